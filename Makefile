@@ -1,0 +1,142 @@
+# Builds, runs and tests headrace. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
+# Pinned versions name no address: which index they come from is the machine's pip setting.
+PIP_LOCKED = $(PIP) $(addprefix -r ,$(filter constraints/%.txt,$^))
+
+FAST_SOURCES := $(wildcard server/_fast/*.pyx server/_fast/*.pxd server/_fast/*.h server/*.pxd)
+STRESS_SOURCES := $(wildcard tests/stress/*.pyx tests/stress/*.pxd tests/stress/csrc/*)
+PY_SOURCES = $(shell find server -name '*.py' -o -name '*.onnx')
+CLIENTS := $(patsubst constraints/%.txt,.venvs/%/stamp,$(wildcard $(addprefix constraints/,tritonclient.txt models.txt)))
+SANITIZED_TESTS ?= tests/fast
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS='...' goes to headrace (serve) or pytest (test, t); PYTHON=python3.12 picks the interpreter of .venv."
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@tools/prerequisites.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/stamp-runtime: constraints/build.txt constraints/runtime.txt | $(BIN)/python
+	@tools/prerequisites.sh $(BIN)/python
+	$(PIP_LOCKED)
+	@touch $@
+
+$(VENV)/stamp-dev: constraints/dev.txt $(VENV)/stamp-runtime
+	$(PIP_LOCKED)
+	@touch $@
+
+# The console script, from an editable install that builds nothing: extensions are build's business.
+$(BIN)/headrace: pyproject.toml server/__init__.py $(VENV)/stamp-runtime
+	FAST_MODULES=none $(PIP) --no-build-isolation --config-settings editable_mode=compat --editable .
+	@touch $@
+
+# Clients of other projects never share our environment: each has its own, from its own lock.
+.venvs/%/stamp: constraints/%.txt | $(BIN)/python
+	$(PYTHON) -m venv .venvs/$*
+	.venvs/$*/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
+	@touch $@
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+build/release/stamp: setup.py $(FAST_SOURCES) $(VENV)/stamp-runtime
+	FAST_BUILD=release $(BIN)/python setup.py --quiet build_ext
+	@touch $@
+
+build/%/stamp: setup.py $(FAST_SOURCES) $(STRESS_SOURCES) $(PY_SOURCES) $(VENV)/stamp-runtime
+	FAST_BUILD=$* $(BIN)/python setup.py --quiet build
+	@touch $@
+
+.PHONY: build
+build: build/release/stamp $(BIN)/headrace ## environment, extensions in place, .venv/bin/headrace
+	@$(BIN)/python tools/build_info.py
+
+.PHONY: debug asan tsan
+debug: build/debug/stamp ## extensions with -O0 and failpoints, under build/debug/lib (use through PYTHONPATH)
+asan: build/asan/stamp ## extensions with AddressSanitizer and UBSan, under build/asan/lib
+tsan: build/tsan/stamp ## extensions with ThreadSanitizer, under build/tsan/lib
+
+.PHONY: serve
+serve: build ## set up, build and serve the demo model (ARGS='PATH --workers 2 ...')
+	@exec $(BIN)/headrace serve $(ARGS)
+
+# --- testing ----------------------------------------------------------------------------------------------------------
+
+.PHONY: test-setup
+test-setup: build $(VENV)/stamp-dev $(CLIENTS)
+
+.PHONY: test
+test: test-setup ## set up, then lint, types and all tests but the long ones
+	$(BIN)/pytest -q $(ARGS)
+
+.PHONY: t
+t: build $(VENV)/stamp-dev ## the fast tests: unit and fast, under 30 s
+	$(BIN)/pytest -q -m "not slow and not stress and not lint" tests/unit tests/fast $(ARGS)
+
+.PHONY: lint
+lint: build $(VENV)/stamp-dev ## style, types, layout and import rules only
+	$(BIN)/pytest -q -m lint tests/unit $(ARGS)
+
+.PHONY: test-asan
+test-asan: test-setup build/asan/stamp ## the tests of server/_fast under AddressSanitizer and UBSan
+	tools/sanitized.sh asan $(BIN)/pytest -q -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
+
+.PHONY: test-tsan
+test-tsan: test-setup build/tsan/stamp ## the threaded stress tests under ThreadSanitizer
+	HEADRACE_STRESS=1 tools/sanitized.sh tsan $(BIN)/pytest -q -p no:cacheprovider -m stress tests/stress $(ARGS)
+
+.PHONY: stress
+stress: test-setup build/debug/stamp ## long randomised runs: 10^5-10^6 cases, kills (HEADRACE_STRESS=N scales them)
+	HEADRACE_STRESS=$${HEADRACE_STRESS:-1} $(BIN)/pytest -q tests/fast tests/stress tests/e2e $(ARGS)
+
+.PHONY: perf
+perf: build $(VENV)/stamp-dev ## performance cells against C floors; results in perf/results
+	$(BIN)/python -m perf $(ARGS)
+
+# --- one executable ---------------------------------------------------------------------------------------------------
+
+dist/headrace: packaging/headrace.spec $(PY_SOURCES) build/release/stamp $(VENV)/stamp-dev $(BIN)/headrace
+	$(BIN)/python tools/build_info.py
+	HEADRACE_DIST=onefile $(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/pyinstaller $<
+
+dist/headrace-onedir/headrace: packaging/headrace.spec $(PY_SOURCES) build/release/stamp $(VENV)/stamp-dev $(BIN)/headrace
+	$(BIN)/python tools/build_info.py
+	HEADRACE_DIST=onedir $(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/pyinstaller $<
+
+.PHONY: dist
+dist: dist/headrace ## one file with everything that serving needs: dist/headrace
+	@ls -lh dist/headrace | awk '{print $$9 ": " $$5}'
+
+.PHONY: dist-onedir
+dist-onedir: dist/headrace-onedir/headrace ## the same as a directory, for profiling: dist/headrace-onedir/
+
+.PHONY: smoke
+smoke: dist/headrace ## dist/headrace alone in an empty directory and environment: serve, infer, kill, stop
+	$(BIN)/python packaging/smoke.py dist/headrace
+
+# --- upkeep -----------------------------------------------------------------------------------------------------------
+
+.PHONY: lock
+lock: ## resolve all dependencies anew into constraints/*.txt (ARGS='dev train': these only)
+	@tools/prerequisites.sh $(PYTHON)
+	$(PYTHON) tools/lock.py $(ARGS)
+
+.PHONY: clean
+clean: ## remove everything that was built, the environments too
+	rm -rf build dist $(VENV) .venvs server/_build.json *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find server tests -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,214 @@
+/* The only truth of what lies in shared memory.
+ *
+ * An arena is one model version's segment:
+ *
+ *   ArenaHeader | Lane | TensorLayout[inputs + outputs] | SlabHeader[slabs] | row words | RowMeta | RowFailure
+ *               | TensorShape[slabs][inputs + outputs] | StatsBlock[owners + 1] | quarantine | slab data
+ *
+ * A control segment is one server's: ControlHeader | WorkerPage[workers].
+ *
+ * Who writes what stands beside each field. Fields of different writers lie on different cache lines. Offsets are bytes from
+ * the start of the segment. All widths are fixed and all padding is explicit, so that the asserts below tie this file
+ * to what Python sees. */
+#ifndef HEADRACE_LAYOUT_H
+#define HEADRACE_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARENA_MAGIC 0x454341524441454Bull
+#define CONTROL_MAGIC 0x4C4F52544E4F434Bull
+#define LAYOUT_VERSION 1u
+
+#define MAX_RANK 8
+#define MAX_OWNERS 62      /* worker ids 0..61 */
+#define OWNER_NONE 63      /* a sealed slab that waits for any instance */
+#define MAX_INSTANCES 32
+#define MAX_ROWS 4095      /* rows a slab can hold: 12 bits of the slab word */
+#define MAX_SLABS 1024
+#define FAILURE_TEXT_BYTES 250
+#define REASON_TEXT_BYTES 240
+#define QUARANTINE_ENTRIES 64
+
+/* Histogram buckets: upper bound of bucket k is 2^(k/8) microseconds, k = 0..215; the last one counts what is above. */
+#define HISTOGRAM_BUCKETS 217
+#define BATCH_EXACT 128
+#define BATCH_BUCKETS (BATCH_EXACT + 8) /* 1..128 exactly, then upper bounds 256, 512, ... 4096 and above */
+#define FAILURE_REASONS 6
+
+enum { MODE_ROWS = 0, MODE_SINGLE = 1 };
+
+typedef struct {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t header_bytes;
+    uint64_t total_bytes;
+    uint32_t mode;
+    uint32_t slab_count;
+    uint32_t row_capacity;
+    uint32_t input_count;
+    uint32_t output_count;
+    uint32_t owner_count;
+    uint32_t instance_count;
+    uint32_t pad0;
+    uint64_t lane_offset;
+    uint64_t tensors_offset;
+    uint64_t slabs_offset;
+    uint64_t rows_offset;
+    uint64_t meta_offset;
+    uint64_t failures_offset;
+    uint64_t shapes_offset;
+    uint64_t stats_offset;
+    uint64_t quarantine_offset;
+    uint64_t data_offset;
+    uint64_t data_stride;
+    uint64_t input_bytes;  /* MODE_SINGLE: what the inputs of one request may take together */
+    uint64_t output_bytes; /* MODE_SINGLE: the same for its outputs, behind the inputs */
+    uint8_t pad1[256 - 160];
+} ArenaHeader;
+
+typedef struct {
+    /* claimers */
+    uint32_t next_generation;
+    uint32_t open_hint;
+    uint8_t pad0[56];
+    /* executor instances and whoever wakes them */
+    uint64_t sleepers; /* bit i: instance i sleeps or is about to */
+    uint8_t pad1[56];
+    /* executor and supervisor */
+    uint32_t model_state; /* ModelState */
+    uint32_t executor_pid;
+    uint32_t executor_starts;
+    uint32_t shutdown;
+    uint32_t reason_bytes;
+    uint32_t quarantined; /* entries in use; 0 lets workers skip the digest */
+    uint64_t missed_wakeups; /* work found by a time-out instead of a wake-up: always 0 unless something is wrong */
+    uint64_t ready_ns;
+    uint64_t max_queue_delay_ns; /* plan, written once before the first claim */
+    uint32_t preferred_rows;
+    uint32_t pad2;
+    uint8_t pad3[8];
+    char reason[REASON_TEXT_BYTES];
+    uint8_t pad4[16];
+} Lane;
+
+typedef struct {
+    uint64_t slab_offset; /* MODE_ROWS: where the tensor's rows start in a slab's data */
+    uint64_t row_bytes;   /* MODE_ROWS: bytes of one row */
+    uint32_t dtype;
+    uint32_t rank;
+    int64_t dims[MAX_RANK]; /* as declared, -1 = free */
+    uint8_t pad[40];
+} TensorLayout;
+
+typedef struct {
+    uint64_t word; /* claimers and sealers: see slab_ring.pxd */
+    uint8_t pad0[56];
+    /* the instance that runs it; read by workers after the row words */
+    uint64_t run_start_ns;
+    uint64_t run_end_ns;
+    uint32_t run_rows;
+    uint32_t attempts; /* executors that died with it; written by the supervisor */
+    uint8_t pad1[40];
+    /* whoever opened it */
+    uint64_t signature;
+    uint64_t opened_ns;
+    uint8_t pad2[48];
+} SlabHeader;
+
+typedef struct {
+    uint64_t published_ns;
+    uint64_t deadline_ns; /* 0: none */
+} RowMeta;
+
+typedef struct {
+    uint32_t bytes;
+    uint16_t code;
+    char text[FAILURE_TEXT_BYTES];
+} RowFailure;
+
+typedef struct {
+    uint64_t offset; /* from the start of the slab's data */
+    uint64_t bytes;
+    uint32_t rank;
+    uint32_t pad;
+    int64_t dims[MAX_RANK];
+} TensorShape;
+
+typedef struct {
+    uint64_t sum_ns;
+    uint64_t counts[HISTOGRAM_BUCKETS];
+    uint64_t pad[6];
+} Histogram;
+
+/* One writer each: worker i writes block i, the executor the last one (under its own lock when it has several instances).
+ * A successor goes on where its predecessor stopped, so counters never fall. */
+typedef struct {
+    uint64_t success_count;
+    uint64_t failure_counts[FAILURE_REASONS];
+    uint64_t row_count;
+    uint64_t parse_ns;
+    uint64_t reply_ns;
+    uint64_t last_inference_ms;
+    uint64_t execution_count;
+    uint64_t busy_ns;
+    uint64_t inflight_count;
+    uint64_t pad[2];
+    Histogram request_ns;
+    Histogram queue_ns;
+    Histogram execute_ns;
+    uint64_t batch_counts[BATCH_BUCKETS];
+    uint64_t batch_ns[BATCH_BUCKETS];
+} StatsBlock;
+
+typedef struct {
+    uint64_t digest;
+    uint64_t until_ns;
+} QuarantineEntry;
+
+typedef struct {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t worker_count;
+    uint64_t total_bytes;
+    uint64_t started_ns;
+    uint32_t draining; /* supervisor: readiness is false from now on */
+    uint32_t stopping; /* supervisor: finish what is in flight and exit */
+    uint32_t worker_restarts;
+    uint32_t executor_restarts;
+    uint8_t pad[208];
+} ControlHeader;
+
+typedef struct {
+    uint32_t bell_pending; /* 1: an eventfd write is on its way */
+    uint8_t pad0[60];
+    uint64_t connections_open; /* the worker */
+    uint64_t connections_total;
+    uint64_t requests_total;
+    uint64_t protocol_errors_total;
+    uint64_t bytes_in_total;
+    uint64_t bytes_out_total;
+    uint32_t pid;
+    uint32_t ready;
+    uint64_t heartbeat_ns;
+} WorkerPage;
+
+#if defined(__cplusplus)
+#define LAYOUT_ASSERT(name, test) static_assert(test, #name)
+#else
+#define LAYOUT_ASSERT(name, test) _Static_assert(test, #name)
+#endif
+LAYOUT_ASSERT(arena_header, sizeof(ArenaHeader) == 256);
+LAYOUT_ASSERT(lane, sizeof(Lane) == 448 && offsetof(Lane, sleepers) == 64 && offsetof(Lane, model_state) == 128);
+LAYOUT_ASSERT(tensor_layout, sizeof(TensorLayout) == 128);
+LAYOUT_ASSERT(slab_header, sizeof(SlabHeader) == 192 && offsetof(SlabHeader, run_start_ns) == 64);
+LAYOUT_ASSERT(slab_opener, offsetof(SlabHeader, signature) == 128);
+LAYOUT_ASSERT(row_meta, sizeof(RowMeta) == 16);
+LAYOUT_ASSERT(row_failure, sizeof(RowFailure) == 256);
+LAYOUT_ASSERT(tensor_shape, sizeof(TensorShape) == 88);
+LAYOUT_ASSERT(histogram, sizeof(Histogram) % 64 == 0);
+LAYOUT_ASSERT(stats_block, sizeof(StatsBlock) % 64 == 0);
+LAYOUT_ASSERT(control_header, sizeof(ControlHeader) == 256);
+LAYOUT_ASSERT(worker_page, sizeof(WorkerPage) == 128);
+
+#endif

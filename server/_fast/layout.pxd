@@ -1,0 +1,188 @@
+"""C face of layout.h: the structs of the arena and of the control segment, and a process's view of an arena."""
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+
+cdef extern from "layout.h" nogil:
+    const uint64_t ARENA_MAGIC
+    const uint64_t CONTROL_MAGIC
+    const uint32_t LAYOUT_VERSION
+    enum:
+        MAX_RANK
+        MAX_OWNERS
+        OWNER_NONE
+        MAX_INSTANCES
+        MAX_ROWS
+        MAX_SLABS
+        FAILURE_TEXT_BYTES
+        REASON_TEXT_BYTES
+        QUARANTINE_ENTRIES
+        HISTOGRAM_BUCKETS
+        BATCH_EXACT
+        BATCH_BUCKETS
+        FAILURE_REASONS
+        MODE_ROWS
+        MODE_SINGLE
+
+    ctypedef struct ArenaHeader:
+        uint64_t magic
+        uint32_t version
+        uint32_t header_bytes
+        uint64_t total_bytes
+        uint32_t mode
+        uint32_t slab_count
+        uint32_t row_capacity
+        uint32_t input_count
+        uint32_t output_count
+        uint32_t owner_count
+        uint32_t instance_count
+        uint64_t lane_offset
+        uint64_t tensors_offset
+        uint64_t slabs_offset
+        uint64_t rows_offset
+        uint64_t meta_offset
+        uint64_t failures_offset
+        uint64_t shapes_offset
+        uint64_t stats_offset
+        uint64_t quarantine_offset
+        uint64_t data_offset
+        uint64_t data_stride
+        uint64_t input_bytes
+        uint64_t output_bytes
+
+    ctypedef struct Lane:
+        uint32_t next_generation
+        uint32_t open_hint
+        uint64_t sleepers
+        uint32_t model_state
+        uint32_t executor_pid
+        uint32_t executor_starts
+        uint32_t shutdown
+        uint32_t reason_bytes
+        uint32_t quarantined
+        uint64_t missed_wakeups
+        uint64_t ready_ns
+        uint64_t max_queue_delay_ns
+        uint32_t preferred_rows
+        char* reason
+
+    ctypedef struct TensorLayout:
+        uint64_t slab_offset
+        uint64_t row_bytes
+        uint32_t dtype
+        uint32_t rank
+        int64_t* dims
+
+    ctypedef struct SlabHeader:
+        uint64_t word
+        uint64_t run_start_ns
+        uint64_t run_end_ns
+        uint32_t run_rows
+        uint32_t attempts
+        uint64_t signature
+        uint64_t opened_ns
+
+    ctypedef struct RowMeta:
+        uint64_t published_ns
+        uint64_t deadline_ns
+
+    ctypedef struct RowFailure:
+        uint32_t bytes
+        uint16_t code
+        char* text
+
+    ctypedef struct TensorShape:
+        uint64_t offset
+        uint64_t bytes
+        uint32_t rank
+        int64_t* dims
+
+    ctypedef struct Histogram:
+        uint64_t sum_ns
+        uint64_t* counts
+
+    ctypedef struct StatsBlock:
+        uint64_t success_count
+        uint64_t* failure_counts
+        uint64_t row_count
+        uint64_t parse_ns
+        uint64_t reply_ns
+        uint64_t last_inference_ms
+        uint64_t execution_count
+        uint64_t busy_ns
+        uint64_t inflight_count
+        Histogram request_ns
+        Histogram queue_ns
+        Histogram execute_ns
+        uint64_t* batch_counts
+        uint64_t* batch_ns
+
+    ctypedef struct QuarantineEntry:
+        uint64_t digest
+        uint64_t until_ns
+
+    ctypedef struct ControlHeader:
+        uint64_t magic
+        uint32_t version
+        uint32_t worker_count
+        uint64_t total_bytes
+        uint64_t started_ns
+        uint32_t draining
+        uint32_t stopping
+        uint32_t worker_restarts
+        uint32_t executor_restarts
+
+    ctypedef struct WorkerPage:
+        uint32_t bell_pending
+        uint64_t connections_open
+        uint64_t connections_total
+        uint64_t requests_total
+        uint64_t protocol_errors_total
+        uint64_t bytes_in_total
+        uint64_t bytes_out_total
+        uint32_t pid
+        uint32_t ready
+        uint64_t heartbeat_ns
+
+
+cdef enum ModelState:
+    MODEL_LOADING = 0
+    MODEL_READY = 1
+    MODEL_RESTARTING = 2
+    MODEL_FAILED = 3
+
+
+#: One process's pointers into one arena. Valid as long as the Arena object that made it.
+cdef struct ArenaView:
+    ArenaHeader* header
+    Lane* lane
+    TensorLayout* tensors
+    SlabHeader* slabs
+    uint64_t* rows
+    RowMeta* meta
+    RowFailure* failures
+    TensorShape* shapes
+    StatsBlock* stats
+    QuarantineEntry* quarantine
+    char* data
+    uint64_t data_stride
+    uint32_t slab_count
+    uint32_t row_capacity
+    uint32_t mode
+    uint32_t tensor_count
+
+
+cdef class Segment:
+    cdef readonly int fd
+    cdef readonly uint64_t size
+    cdef char* base
+
+
+cdef class Arena(Segment):
+    cdef ArenaView view
+    cdef int attach(self) except -1
+
+
+cdef class Control(Segment):
+    cdef ControlHeader* header
+    cdef WorkerPage* pages

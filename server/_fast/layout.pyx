@@ -1,0 +1,334 @@
+"""Segments of shared memory: the arena of a model version and the control segment of a server.
+
+A segment is a memfd without a name, sealed against resizing, handed over by inheritance or over a Unix socket. This module
+lays it out and maps it; it does not know what the words in it mean (slab_ring does). The creating process may drop its
+Segment as soon as others hold the descriptor; the memory goes with the last holder. Mapping is O(1): pages come when
+they are first touched. Any thread may call; nothing here changes after construction.
+"""
+
+import fcntl
+import os
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+
+cdef uint64_t LINE = 64
+cdef uint64_t PAGE = 4096
+
+
+cdef uint64_t align(uint64_t value, uint64_t to) noexcept nogil:
+    return (value + to - 1) // to * to
+
+
+cdef class Segment:
+    """A mapped memfd. `fd` stays open as long as the object lives."""
+
+    def __cinit__(self, int fd, *args):
+        cdef void* base
+        self.fd = -1
+        self.base = NULL
+        self.size = os.fstat(fd).st_size
+        base = mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        if base == MAP_FAILED:
+            raise MemoryError(f"cannot map a shared segment of {self.size} bytes: raise the address space limit (ulimit -v)")
+        self.base = <char*>base
+        self.fd = fd
+
+    def __dealloc__(self):
+        if self.base != NULL:
+            munmap(self.base, self.size)
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def buffer(self, uint64_t offset, uint64_t size):
+        """A writable memoryview of `size` bytes at `offset`; it keeps the segment mapped."""
+        if offset > self.size or size > self.size - offset:
+            raise ValueError(f"[{offset}, {offset + size}) is outside a segment of {self.size} bytes")
+        return memoryview(SegmentSlice(self, offset, size))
+
+
+cdef class SegmentSlice:
+    cdef Segment segment
+    cdef char* start
+    cdef Py_ssize_t length
+    cdef Py_ssize_t stride
+
+    def __cinit__(self, Segment segment, uint64_t offset, uint64_t size):
+        self.segment = segment
+        self.start = segment.base + offset
+        self.length = size
+        self.stride = 1
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        view.buf = self.start
+        view.obj = self
+        view.len = self.length
+        view.itemsize = 1
+        view.readonly = 0
+        view.ndim = 1
+        view.format = b"B"
+        view.shape = &self.length
+        view.strides = &self.stride
+        view.suboffsets = NULL
+        view.internal = NULL
+
+    def __releasebuffer__(self, Py_buffer* view):
+        pass
+
+
+def new_memfd(str label, uint64_t size):
+    """A memfd of `size` zero bytes that can neither shrink nor grow. `label` shows in /proc/PID/maps only."""
+    fd = os.memfd_create(label, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+cdef class Arena(Segment):
+    """One model version's arena, mapped. Use create() once per model, then Arena(fd) in every other process."""
+
+    def __init__(self, int fd):
+        self.attach()
+
+    cdef int attach(self) except -1:
+        cdef ArenaHeader* h = <ArenaHeader*>self.base
+        cdef ArenaView* v = &self.view
+        if self.size < sizeof(ArenaHeader) or h.magic != ARENA_MAGIC:
+            raise ValueError("not an arena: bad magic number")
+        if h.version != LAYOUT_VERSION or h.header_bytes != sizeof(ArenaHeader) or h.total_bytes != self.size:
+            raise ValueError(
+                f"arena layout {h.version} with {h.total_bytes} bytes, expected layout {LAYOUT_VERSION} with {self.size}"
+            )
+        v.header = h
+        v.lane = <Lane*>(self.base + h.lane_offset)
+        v.tensors = <TensorLayout*>(self.base + h.tensors_offset)
+        v.slabs = <SlabHeader*>(self.base + h.slabs_offset)
+        v.rows = <uint64_t*>(self.base + h.rows_offset)
+        v.meta = <RowMeta*>(self.base + h.meta_offset)
+        v.failures = <RowFailure*>(self.base + h.failures_offset)
+        v.shapes = <TensorShape*>(self.base + h.shapes_offset)
+        v.stats = <StatsBlock*>(self.base + h.stats_offset)
+        v.quarantine = <QuarantineEntry*>(self.base + h.quarantine_offset)
+        v.data = self.base + h.data_offset
+        v.data_stride = h.data_stride
+        v.slab_count = h.slab_count
+        v.row_capacity = h.row_capacity
+        v.mode = h.mode
+        v.tensor_count = h.input_count + h.output_count
+        return 0
+
+    @staticmethod
+    def create(*, list inputs, list outputs, bint rows_mode, int row_capacity, int slab_count, int owner_count,
+               int instance_count, uint64_t input_bytes=0, uint64_t output_bytes=0, uint64_t max_queue_delay_ns=0,
+               uint32_t preferred_rows=0):
+        """Lays out a new arena.
+
+        inputs, outputs: (dtype code, bytes per element, dims) with -1 for a free dimension; in rows mode dims[0] is the batch axis and all
+        others are fixed. input_bytes, output_bytes: room for one request's tensors when rows_mode is false.
+        """
+        if not 1 <= slab_count <= MAX_SLABS:
+            raise ValueError(f"slab_count {slab_count}: expected 1..{MAX_SLABS}")
+        if not 1 <= row_capacity <= MAX_ROWS:
+            raise ValueError(f"row_capacity {row_capacity}: expected 1..{MAX_ROWS}")
+        if not 1 <= owner_count <= MAX_OWNERS or not 1 <= instance_count <= MAX_INSTANCES:
+            raise ValueError(f"{owner_count} owners, {instance_count} instances: at most {MAX_OWNERS}, {MAX_INSTANCES}")
+        cdef uint64_t tensor_count = len(inputs) + len(outputs)
+        cdef uint64_t rows = <uint64_t>slab_count * row_capacity
+        cdef ArenaHeader h
+        memset(&h, 0, sizeof(h))
+        h.magic = ARENA_MAGIC
+        h.version = LAYOUT_VERSION
+        h.header_bytes = sizeof(ArenaHeader)
+        h.mode = MODE_ROWS if rows_mode else MODE_SINGLE
+        h.slab_count = slab_count
+        h.row_capacity = row_capacity
+        h.input_count = len(inputs)
+        h.output_count = len(outputs)
+        h.owner_count = owner_count
+        h.instance_count = instance_count
+        h.input_bytes = align(input_bytes, LINE)
+        h.output_bytes = align(output_bytes, LINE)
+        h.lane_offset = sizeof(ArenaHeader)
+        h.tensors_offset = h.lane_offset + sizeof(Lane)
+        h.slabs_offset = h.tensors_offset + tensor_count * sizeof(TensorLayout)
+        h.rows_offset = h.slabs_offset + slab_count * sizeof(SlabHeader)
+        h.meta_offset = align(h.rows_offset + rows * 8, LINE)
+        h.failures_offset = align(h.meta_offset + rows * sizeof(RowMeta), LINE)
+        h.shapes_offset = align(h.failures_offset + rows * sizeof(RowFailure), LINE)
+        h.stats_offset = align(h.shapes_offset + slab_count * tensor_count * sizeof(TensorShape), LINE)
+        h.quarantine_offset = align(h.stats_offset + (owner_count + 1) * sizeof(StatsBlock), LINE)
+        h.data_offset = align(h.quarantine_offset + QUARANTINE_ENTRIES * sizeof(QuarantineEntry), PAGE)
+        cdef uint64_t offset = 0
+        cdef uint64_t row_bytes
+        layouts = []
+        for dtype, item_bytes, dims in [*inputs, *outputs]:
+            if len(dims) > MAX_RANK:
+                raise ValueError(f"a tensor of rank {len(dims)}: at most {MAX_RANK} dimensions")
+            row_bytes = 0
+            if rows_mode:
+                row_bytes = item_bytes
+                for dim in dims[1:]:
+                    row_bytes *= <uint64_t>dim
+            layouts.append((offset, row_bytes, dtype, dims))
+            offset = align(offset + row_bytes * row_capacity, LINE)
+        h.data_stride = align(offset if rows_mode else h.input_bytes + h.output_bytes, PAGE)
+        h.total_bytes = h.data_offset + slab_count * max(h.data_stride, PAGE)
+        fd = new_memfd("headrace-arena", h.total_bytes)
+        cdef Segment raw = Segment(fd)
+        (<ArenaHeader*>raw.base)[0] = h
+        cdef TensorLayout* t = <TensorLayout*>(raw.base + h.tensors_offset)
+        cdef Lane* lane = <Lane*>(raw.base + h.lane_offset)
+        for index, (at, size, dtype, dims) in enumerate(layouts):
+            t[<int>index].slab_offset = at
+            t[<int>index].row_bytes = size
+            t[<int>index].dtype = dtype
+            t[<int>index].rank = len(dims)
+            for axis, dim in enumerate(dims):
+                t[<int>index].dims[<int>axis] = dim
+        lane.max_queue_delay_ns = max_queue_delay_ns
+        lane.preferred_rows = preferred_rows
+        return Arena(os.dup(raw.fd))
+
+    @property
+    def slab_count(self):
+        return self.view.slab_count
+
+    @property
+    def row_capacity(self):
+        return self.view.row_capacity
+
+    @property
+    def rows_mode(self):
+        return self.view.mode == MODE_ROWS
+
+    @property
+    def instance_count(self):
+        return self.view.header.instance_count
+
+    @property
+    def owner_count(self):
+        return self.view.header.owner_count
+
+    def tensor(self, int slab, int tensor):
+        """Where a tensor's rows lie (rows mode): (address, bytes per row). Tensors are inputs, then outputs."""
+        cdef TensorLayout* t = &self.view.tensors[tensor]
+        return <size_t>(self.view.data + slab * self.view.data_stride + t.slab_offset), t.row_bytes
+
+    def slab_buffer(self, int slab):
+        """The slab's data as a writable memoryview of bytes."""
+        return self.buffer(self.view.header.data_offset + slab * self.view.data_stride, self.view.data_stride)
+
+    def tensor_buffer(self, int slab, int tensor):
+        """A tensor's rows in a slab as a writable memoryview of row_capacity * row_bytes bytes (rows mode)."""
+        cdef TensorLayout* t = &self.view.tensors[tensor]
+        return self.buffer(
+            self.view.header.data_offset + slab * self.view.data_stride + t.slab_offset,
+            t.row_bytes * self.view.row_capacity,
+        )
+
+    def shape(self, int slab, int tensor):
+        """Single mode: (offset in the slab's data, bytes, dims) of a tensor of the request in this slab."""
+        cdef TensorShape* s = &self.view.shapes[slab * self.view.tensor_count + tensor]
+        return s.offset, s.bytes, tuple([s.dims[axis] for axis in range(s.rank)])
+
+    def set_shape(self, int slab, int tensor, uint64_t offset, uint64_t size, tuple dims):
+        """Single mode: says where the tensor lies. The owner of the slab's present state calls."""
+        cdef TensorShape* s = &self.view.shapes[slab * self.view.tensor_count + tensor]
+        if offset + size > self.view.data_stride or len(dims) > MAX_RANK:
+            raise ValueError(f"{size} bytes at {offset}, rank {len(dims)}: the slab holds {self.view.data_stride}, rank {MAX_RANK}")
+        s.offset = offset
+        s.bytes = size
+        s.rank = len(dims)
+        for axis, dim in enumerate(dims):
+            s.dims[<int>axis] = dim
+
+    @property
+    def output_room(self):
+        """Single mode: (offset, bytes) of the space for outputs in a slab's data."""
+        return self.view.header.input_bytes, self.view.header.output_bytes
+
+
+cdef class Control(Segment):
+    """The server's control segment: life-cycle flags by the supervisor, one page by each worker."""
+
+    def __init__(self, int fd):
+        self.header = <ControlHeader*>self.base
+        self.pages = <WorkerPage*>(self.base + sizeof(ControlHeader))
+        if self.header.magic != CONTROL_MAGIC or self.header.version != LAYOUT_VERSION:
+            raise ValueError("not a control segment of this layout")
+
+    @staticmethod
+    def create(int worker_count, uint64_t started_ns):
+        """A new control segment for `worker_count` workers."""
+        cdef uint64_t size = align(sizeof(ControlHeader) + worker_count * sizeof(WorkerPage), PAGE)
+        fd = new_memfd("headrace-control", size)
+        cdef Segment raw = Segment(fd)
+        cdef ControlHeader* h = <ControlHeader*>raw.base
+        h.magic = CONTROL_MAGIC
+        h.version = LAYOUT_VERSION
+        h.worker_count = worker_count
+        h.total_bytes = size
+        h.started_ns = started_ns
+        return Control(os.dup(raw.fd))
+
+    @property
+    def worker_count(self):
+        return self.header.worker_count
+
+    @property
+    def started_ns(self):
+        return self.header.started_ns
+
+    @property
+    def draining(self):
+        return bool(self.header.draining)
+
+    @draining.setter
+    def draining(self, bint value):
+        self.header.draining = value
+
+    @property
+    def stopping(self):
+        return self.header.stopping
+
+    @stopping.setter
+    def stopping(self, uint32_t value):
+        self.header.stopping = value
+
+    @property
+    def restarts(self):
+        """(workers, executors) started again after a death."""
+        return self.header.worker_restarts, self.header.executor_restarts
+
+    def count_restart(self, bint worker):
+        if worker:
+            self.header.worker_restarts += 1
+        else:
+            self.header.executor_restarts += 1
+
+    def page(self, int worker):
+        """What a worker says of itself, as a dict of numbers."""
+        cdef WorkerPage* p = &self.pages[worker]
+        return {
+            "pid": p.pid,
+            "ready": bool(p.ready),
+            "connections_open": p.connections_open,
+            "connections_total": p.connections_total,
+            "requests_total": p.requests_total,
+            "protocol_errors_total": p.protocol_errors_total,
+            "bytes_in_total": p.bytes_in_total,
+            "bytes_out_total": p.bytes_out_total,
+        }
+
+    def set_ready(self, int worker, uint32_t pid, bint ready):
+        self.pages[worker].pid = pid
+        self.pages[worker].ready = ready
+        if not ready:
+            self.pages[worker].connections_open = 0
+
+

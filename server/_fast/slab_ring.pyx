@@ -1,0 +1,616 @@
+"""The lock-free batch queue: rows of slabs in shared memory, moved by compare-and-swap (states: slab_ring.pxd).
+
+It knows words, owners and generations; it does not know tensors, sockets, clocks or models. The arena's memory belongs to
+its Segment. Workers, executor instances and the supervisor call at the same time from different processes; the
+functions under "supervisor" only for an owner or an executor that is known to be dead. Nothing waits, nothing allocates:
+a full ring is a return code. A claim is O(rows) when the hinted slab has room, O(slabs) otherwise.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from posix.mman cimport madvise
+
+from server._fast.atomics cimport (
+    half_add,
+    relaxed_load,
+    relaxed_load_half,
+    relaxed_store,
+    relaxed_store_half,
+    word_cas,
+    word_load,
+    word_store,
+)
+from server._fast.layout cimport MODE_SINGLE, OWNER_NONE, Arena, ArenaView, SlabHeader
+
+
+cdef extern from "failpoint.h" nogil:
+    void failpoint(int point) noexcept
+    int failpoint_arm(int point, int hits) noexcept
+
+cdef extern from "<sys/mman.h>" nogil:
+    int MADV_REMOVE
+
+#: Failpoints, in the order of a row's life. Tests enumerate range(1, FAILPOINT_COUNT).
+cdef enum Failpoint:
+    FP_OPENING = 1
+    FP_OPENED = 2
+    FP_CLAIMED = 3
+    FP_STAMPING = 4
+    FP_PUBLISHING = 5
+    FP_PUBLISHED = 6
+    FP_SEALED = 7
+    FP_RUNNING = 8
+    FP_TAKING = 9
+    FP_FINISHING = 10
+    FP_FINISHED = 11
+    FP_DONE = 12
+    FP_RELEASING = 13
+    FP_RELEASED = 14
+    FP_RECYCLED = 15
+    FP_CANCELLING = 16
+    FP_COUNT = 17
+
+cdef uint32_t GENERATION_MASK = (1 << 30) - 1
+#: A slab that was used past this size gives its pages back when it is recycled (single mode).
+cdef uint64_t KEEP_BYTES = 1 << 20
+
+
+cdef inline bint is_older(uint32_t a, uint32_t b) noexcept nogil:
+    return ((b - a) & GENERATION_MASK) - 1 < GENERATION_MASK // 2
+
+
+cdef inline uint32_t new_generation(ArenaView* v) noexcept nogil:
+    cdef uint32_t generation = 0
+    while generation == 0:
+        generation = (half_add(&v.lane.next_generation, 1) + 1) & GENERATION_MASK
+    return generation
+
+
+cdef void stamp(ArenaView* v, uint32_t slab, uint64_t word) noexcept nogil:
+    """Writes the last claim that `word` names into its row words, unless that is done or over.
+
+    A row word that still has another generation is replaced only if the slab word has not moved since: whoever moves it
+    stamps first, so the compare-and-swap of a helper that comes late fails.
+    """
+    cdef uint32_t end = slab_claimed(word)
+    cdef uint32_t row = end - slab_last(word)
+    cdef uint32_t generation = word_generation(word)
+    cdef uint64_t filling = row_word(ROW_FILLING, slab_owner(word), 0, 0, generation)
+    cdef uint64_t seen
+    cdef uint64_t* at
+    while row < end:
+        at = row_at(v, slab, row)
+        seen = word_load(at)
+        if word_generation(seen) != generation:
+            if word_load(&v.slabs[slab].word) != word:
+                return
+            word_cas(at, seen, filling)
+            failpoint(FP_STAMPING)
+        row += 1
+
+
+cdef inline int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint64_t signature,
+                         Claim* out) noexcept nogil:
+    cdef SlabHeader* header = &v.slabs[slab]
+    cdef uint64_t word, joined
+    while True:
+        word = word_load(&header.word)
+        if slab_state(word) != SLAB_OPEN or slab_claimed(word) + row_count > v.row_capacity:
+            return RING_FULL
+        if relaxed_load(&header.signature) != signature:
+            return RING_FULL
+        stamp(v, slab, word)
+        joined = slab_word(SLAB_OPEN, owner, row_count, slab_claimed(word) + row_count, word_generation(word))
+        if word_cas(&header.word, word, joined):
+            break
+    failpoint(FP_CLAIMED)
+    stamp(v, slab, joined)
+    out.slab = slab
+    out.first_row = slab_claimed(word)
+    out.row_count = row_count
+    out.generation = word_generation(word)
+    return 0
+
+
+cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint64_t signature,
+                         uint64_t now_ns, Claim* out) noexcept nogil:
+    cdef SlabHeader* header = &v.slabs[slab]
+    cdef uint64_t word = word_load(&header.word)
+    cdef uint64_t opening, opened
+    cdef uint32_t generation
+    if slab_state(word) != SLAB_FREE:
+        return RING_FULL
+    generation = new_generation(v)
+    opening = slab_word(SLAB_OPENING, owner, 0, 0, generation)
+    if not word_cas(&header.word, word, opening):
+        return RING_FULL
+    failpoint(FP_OPENING)
+    relaxed_store(&header.signature, signature)
+    relaxed_store(&header.opened_ns, now_ns)
+    relaxed_store_half(&header.attempts, 0)
+    opened = slab_word(SLAB_OPEN, owner, row_count, row_count, generation)
+    word_store(&header.word, opened)
+    failpoint(FP_OPENED)
+    stamp(v, slab, opened)
+    out.slab = slab
+    out.first_row = 0
+    out.row_count = row_count
+    out.generation = generation
+    return 0
+
+
+cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, uint64_t signature, uint64_t now_ns,
+                    Claim* out) noexcept nogil:
+    """Claims `row_count` neighbouring rows: 0, RING_FULL or RING_TOO_LARGE. The rows are FILLING until published.
+
+    Free slabs are opened lowest first, so a lightly loaded lane keeps to few slabs and their pages stay warm.
+    """
+    cdef uint32_t slab
+    if row_count == 0 or row_count > v.row_capacity:
+        return RING_TOO_LARGE
+    slab = relaxed_load_half(&v.lane.open_hint)
+    if try_join(v, slab, owner, row_count, signature, out) == 0:
+        return 0
+    for slab in range(v.slab_count):
+        if try_join(v, slab, owner, row_count, signature, out) == 0:
+            relaxed_store_half(&v.lane.open_hint, slab)
+            return 0
+    for slab in range(v.slab_count):
+        if try_open(v, slab, owner, row_count, signature, now_ns, out) == 0:
+            relaxed_store_half(&v.lane.open_hint, slab)
+            return 0
+    return RING_FULL
+
+
+cdef bint ring_has_room(ArenaView* v) noexcept nogil:
+    """Whether a claim of one row would probably succeed now. O(1) unless the lane is nearly full."""
+    cdef uint32_t slab
+    cdef uint64_t word = word_load(&v.slabs[relaxed_load_half(&v.lane.open_hint)].word)
+    if slab_state(word) == SLAB_OPEN and slab_claimed(word) < v.row_capacity:
+        return True
+    for slab in range(v.slab_count):
+        word = word_load(&v.slabs[slab].word)
+        if slab_state(word) == SLAB_FREE or (slab_state(word) == SLAB_OPEN and slab_claimed(word) < v.row_capacity):
+            return True
+    return False
+
+
+cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t now_ns, uint64_t deadline_ns) noexcept nogil:
+    """Says that the claimed rows are filled. The caller wakes the executor afterwards, once for many claims."""
+    cdef uint64_t filling = row_word(ROW_FILLING, owner, 0, 0, claim.generation)
+    cdef uint32_t row = claim.first_row
+    cdef uint64_t at
+    while row < claim.first_row + claim.row_count:
+        at = row_index(v, claim.slab, row)
+        relaxed_store(&v.meta[at].published_ns, now_ns)
+        relaxed_store(&v.meta[at].deadline_ns, deadline_ns)
+        failpoint(FP_PUBLISHING)
+        word_cas(&v.rows[at], filling, row_moved(filling, ROW_READY))
+        row += 1
+    failpoint(FP_PUBLISHED)
+
+
+cdef uint32_t ring_cancel(ArenaView* v, uint32_t owner, const Claim* claim) noexcept nogil:
+    """Gives claimed rows up in whatever state they are; the owner may forget them. How many had not begun to run."""
+    cdef uint32_t row = claim.first_row
+    cdef uint32_t spared = 0
+    cdef uint64_t word
+    cdef uint64_t* at
+    cdef uint32_t state, target
+    while row < claim.first_row + claim.row_count:
+        at = row_at(v, claim.slab, row)
+        while True:
+            word = word_load(at)
+            state = row_state(word)
+            if word_generation(word) != claim.generation or row_owner(word) != owner:
+                break
+            if state == ROW_FILLING or state == ROW_READY:
+                target = ROW_CANCELLED
+            elif state == ROW_RUNNING:
+                target = ROW_ORPHAN
+            elif state == ROW_DONE or state == ROW_FAILED:
+                target = ROW_FREE
+            else:
+                break
+            if word_cas(at, word, row_moved(word, target)):
+                spared += target == ROW_CANCELLED
+                break
+        failpoint(FP_CANCELLING)
+        row += 1
+    ring_recycle(v, claim.slab)
+    return spared
+
+
+cdef bint ring_finished(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t* failed_word) noexcept nogil:
+    """Whether every row of the claim is done; `failed_word` gets the word of the first that failed, or 0."""
+    cdef uint32_t row = claim.first_row
+    cdef uint64_t word
+    failed_word[0] = 0
+    while row < claim.first_row + claim.row_count:
+        word = word_load(row_at(v, claim.slab, row))
+        if row_state(word) == ROW_FAILED:
+            if failed_word[0] == 0:
+                failed_word[0] = word
+        elif row_state(word) != ROW_DONE:
+            return False
+        row += 1
+    return True
+
+
+cdef void ring_release(ArenaView* v, uint32_t owner, const Claim* claim) noexcept nogil:
+    """Frees finished rows. The caller then tries ring_recycle, once for many claims of one slab."""
+    cdef uint32_t row = claim.first_row
+    cdef uint64_t word
+    cdef uint64_t* at
+    while row < claim.first_row + claim.row_count:
+        at = row_at(v, claim.slab, row)
+        word = word_load(at)
+        failpoint(FP_RELEASING)
+        if row_state(word) == ROW_DONE or row_state(word) == ROW_FAILED:
+            word_cas(at, word, row_moved(word, ROW_FREE))
+        row += 1
+    failpoint(FP_RELEASED)
+
+
+cdef bint ring_recycle(ArenaView* v, uint32_t slab) noexcept nogil:
+    """Makes a done slab free when its last row is: whoever finds it so does it, the generation keeps it to one."""
+    cdef uint64_t word = word_load(&v.slabs[slab].word)
+    cdef uint64_t at
+    cdef uint32_t row
+    if slab_state(word) != SLAB_DONE:
+        return False
+    for row in range(slab_claimed(word)):
+        at = word_load(row_at(v, slab, row))
+        if row_state(at) != ROW_FREE or word_generation(at) != word_generation(word):
+            return False
+    failpoint(FP_RECYCLED)
+    if v.mode == MODE_SINGLE:
+        ring_forget(v, slab)
+    return word_cas(&v.slabs[slab].word, word, slab_word(SLAB_FREE, 0, 0, 0, word_generation(word)))
+
+
+cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil:
+    """Gives the pages of an unusually large request back; small ones stay warm."""
+    cdef uint32_t tensor
+    cdef uint64_t used = 0
+    for tensor in range(v.tensor_count):
+        used += v.shapes[<uint64_t>slab * v.tensor_count + tensor].bytes
+    if used > KEEP_BYTES:
+        madvise(v.data + slab * v.data_stride, v.data_stride, MADV_REMOVE)
+
+
+# ---- executor
+
+cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out) noexcept nogil:
+    """Seals the oldest slab that is due for this instance: 0, RING_EMPTY, or RING_WAIT with the time when one will be.
+
+    A slab is due at once (natural batching), or with a queue delay when it is that old or has the preferred rows. A slab
+    that a dead executor left behind is always due. The reference for this rule is server.batching.plan.decide.
+    """
+    cdef uint64_t word, best_word, delay_ns = v.lane.max_queue_delay_ns
+    cdef uint64_t due_ns, wait_until_ns
+    cdef uint32_t slab, best, state, full = v.lane.preferred_rows
+    if full == 0 or full > v.row_capacity:
+        full = v.row_capacity
+    while True:
+        best = v.slab_count
+        best_word = 0
+        wait_until_ns = 0
+        for slab in range(v.slab_count):
+            word = word_load(&v.slabs[slab].word)
+            state = slab_state(word)
+            if state == SLAB_SEALED:
+                if slab_owner(word) != OWNER_NONE:
+                    continue
+            elif state == SLAB_OPEN:
+                if delay_ns and slab_claimed(word) < full:
+                    due_ns = relaxed_load(&v.slabs[slab].opened_ns) + delay_ns
+                    if now_ns < due_ns:
+                        if wait_until_ns == 0 or due_ns < wait_until_ns:
+                            wait_until_ns = due_ns
+                        continue
+            else:
+                continue
+            if best == v.slab_count or is_older(word_generation(word), word_generation(best_word)):
+                best = slab
+                best_word = word
+        if best == v.slab_count:
+            out.wait_until_ns = wait_until_ns
+            return RING_WAIT if wait_until_ns else RING_EMPTY
+        if slab_state(best_word) == SLAB_OPEN:
+            stamp(v, best, best_word)
+        if word_cas(&v.slabs[best].word, best_word,
+                    slab_word(SLAB_SEALED, instance, 0, slab_claimed(best_word), word_generation(best_word))):
+            break
+    failpoint(FP_SEALED)
+    out.slab = best
+    out.generation = word_generation(best_word)
+    out.row_count = slab_claimed(best_word)
+    out.live_count = 0
+    out.attempts = relaxed_load_half(&v.slabs[best].attempts)
+    out.wait_until_ns = 0
+    return 0
+
+
+cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* batch) noexcept nogil:
+    """Makes a sealed slab's rows run: 0, or RING_UNPUBLISHED while a row is still being filled (then try again).
+
+    Rows past their deadline fail here, before they run. A slab that two executors died with is not taken as a whole:
+    live_count counts its rows, and ring_take_alone takes them one by one.
+    """
+    cdef uint32_t row, state
+    cdef uint64_t word, deadline_ns
+    cdef uint64_t* at
+    cdef SlabHeader* header = &v.slabs[batch.slab]
+    cdef bint alone = batch.attempts >= 2
+    for row in range(batch.row_count):
+        if row_state(word_load(row_at(v, batch.slab, row))) == ROW_FILLING:
+            return RING_UNPUBLISHED
+    relaxed_store(&header.run_start_ns, now_ns)
+    relaxed_store_half(&header.run_rows, batch.row_count)
+    word = slab_word(SLAB_SEALED, instance, 0, batch.row_count, batch.generation)
+    word_cas(&header.word, word, slab_word(SLAB_RUNNING, instance, 0, batch.row_count, batch.generation))
+    failpoint(FP_RUNNING)
+    batch.live_count = 0
+    for row in range(batch.row_count):
+        at = row_at(v, batch.slab, row)
+        while True:
+            word = word_load(at)
+            state = row_state(word)
+            if state != ROW_READY:
+                break
+            deadline_ns = relaxed_load(&v.meta[row_index(v, batch.slab, row)].deadline_ns)
+            if deadline_ns and deadline_ns <= now_ns:
+                if word_cas(at, word, row_word(ROW_FAILED, row_owner(word), row_attempts(word), FAILURE_DEADLINE,
+                                               batch.generation)):
+                    break
+            elif alone:
+                batch.live_count += 1
+                break
+            elif word_cas(at, word, row_moved(word, ROW_RUNNING)):
+                batch.live_count += 1
+                break
+        failpoint(FP_TAKING)
+    return 0
+
+
+cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcept nogil:
+    """Takes one row of a slab that killed two executors: 1 run it alone, 0 nothing to run (gone, or poison: failed)."""
+    cdef uint64_t* at = row_at(v, batch.slab, row)
+    cdef uint64_t word
+    while True:
+        word = word_load(at)
+        if row_state(word) != ROW_READY:
+            return 0
+        if row_attempts(word) >= 2:
+            if word_cas(at, word, row_word(ROW_FAILED, row_owner(word), row_attempts(word), FAILURE_POISON,
+                                           batch.generation)):
+                return -1
+        elif word_cas(at, word, row_word(ROW_RUNNING, row_owner(word), row_attempts(word) + 1, 0, batch.generation)):
+            return 1
+
+
+cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t code) noexcept nogil:
+    """Ends one running row: DONE for code 0, else FAILED; a row without an owner is freed."""
+    cdef uint64_t* at = row_at(v, slab, row)
+    cdef uint64_t word, target
+    while True:
+        word = word_load(at)
+        if row_state(word) == ROW_RUNNING:
+            target = row_word(ROW_FAILED if code else ROW_DONE, row_owner(word), row_attempts(word), code,
+                              word_generation(word))
+        elif row_state(word) in (ROW_ORPHAN, ROW_CANCELLED, ROW_ABANDONED):
+            target = row_moved(word, ROW_FREE)
+        else:
+            return
+        if word_cas(at, word, target):
+            return
+
+
+cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch) noexcept nogil:
+    """Ends a running slab: rows still running are done, rows without an owner free. The owners to wake, as a bit set."""
+    cdef uint64_t owners = 0
+    cdef uint64_t word
+    cdef uint32_t row
+    failpoint(FP_FINISHING)
+    for row in range(batch.row_count):
+        ring_finish_row(v, batch.slab, row, 0)
+        word = word_load(row_at(v, batch.slab, row))
+        if row_state(word) == ROW_DONE or row_state(word) == ROW_FAILED:
+            owners |= <uint64_t>1 << row_owner(word)
+        failpoint(FP_FINISHED)
+    word = slab_word(SLAB_RUNNING, instance, 0, batch.row_count, batch.generation)
+    word_cas(&v.slabs[batch.slab].word, word, slab_word(SLAB_DONE, 0, 0, batch.row_count, batch.generation))
+    failpoint(FP_DONE)
+    ring_recycle(v, batch.slab)
+    return owners
+
+
+# ---- supervisor
+
+cdef uint32_t ring_reap_owner(ArenaView* v, uint32_t owner) noexcept nogil:
+    """Takes back every row of a dead worker: unfilled and waiting ones are abandoned, finished ones freed, running ones
+    orphaned. How many there were. Before the owner id is used again."""
+    cdef uint32_t slab, row, state, target, reaped = 0
+    cdef uint64_t word
+    cdef uint64_t* at
+    for slab in range(v.slab_count):
+        word = word_load(&v.slabs[slab].word)
+        if slab_state(word) == SLAB_OPENING and slab_owner(word) == owner:
+            word_cas(&v.slabs[slab].word, word, slab_word(SLAB_FREE, 0, 0, 0, word_generation(word)))
+            reaped += 1
+            continue
+        while slab_state(word) == SLAB_OPEN:
+            stamp(v, slab, word)
+            if word_load(&v.slabs[slab].word) == word:
+                break
+            word = word_load(&v.slabs[slab].word)
+        for row in range(v.row_capacity):
+            at = row_at(v, slab, row)
+            while True:
+                word = word_load(at)
+                state = row_state(word)
+                if row_owner(word) != owner:
+                    break
+                if state == ROW_FILLING or state == ROW_READY:
+                    target = ROW_ABANDONED
+                elif state == ROW_RUNNING:
+                    target = ROW_ORPHAN
+                elif state == ROW_DONE or state == ROW_FAILED:
+                    target = ROW_FREE
+                else:
+                    break
+                if word_cas(at, word, row_moved(word, target)):
+                    reaped += 1
+                    break
+        ring_recycle(v, slab)
+    return reaped
+
+
+cdef uint32_t ring_recover_executor(ArenaView* v) noexcept nogil:
+    """Makes what a dead executor held due again, attempt + 1 for slabs that ran. How many slabs that were."""
+    cdef uint32_t slab, row, recovered = 0
+    cdef uint64_t word, at_word
+    cdef uint64_t* at
+    for slab in range(v.slab_count):
+        word = word_load(&v.slabs[slab].word)
+        if slab_state(word) == SLAB_RUNNING or slab_state(word) == SLAB_SEALED:
+            for row in range(slab_claimed(word)):
+                at = row_at(v, slab, row)
+                while True:
+                    at_word = word_load(at)
+                    if row_state(at_word) == ROW_RUNNING:
+                        if word_cas(at, at_word, row_moved(at_word, ROW_READY)):
+                            break
+                    elif row_state(at_word) == ROW_ORPHAN:
+                        if word_cas(at, at_word, row_moved(at_word, ROW_ABANDONED)):
+                            break
+                    else:
+                        break
+            if slab_state(word) == SLAB_RUNNING:
+                relaxed_store_half(&v.slabs[slab].attempts, relaxed_load_half(&v.slabs[slab].attempts) + 1)
+            word_cas(&v.slabs[slab].word, word,
+                     slab_word(SLAB_SEALED, OWNER_NONE, 0, slab_claimed(word), word_generation(word)))
+            recovered += 1
+        else:
+            ring_recycle(v, slab)
+    word_store(&v.lane.sleepers, 0)
+    return recovered
+
+
+cdef class Ring:
+    """The ring of one arena for the supervisor and for tests; workers and executors call the C functions."""
+
+    cdef readonly Arena arena
+
+    def __cinit__(self, Arena arena not None):
+        self.arena = arena
+
+    def claim(self, uint32_t owner, uint32_t row_count=1, uint64_t signature=0, uint64_t now_ns=0):
+        cdef Claim claim
+        cdef int code
+        with nogil:
+            code = ring_claim(&self.arena.view, owner, row_count, signature, now_ns, &claim)
+        if code == RING_TOO_LARGE:
+            raise ValueError(f"{row_count} rows: a slab holds 1 to {self.arena.view.row_capacity}")
+        if code < 0:
+            return None
+        return claim.slab, claim.first_row, claim.row_count, claim.generation
+
+    def has_room(self):
+        return ring_has_room(&self.arena.view)
+
+    def publish(self, uint32_t owner, tuple claim, uint64_t now_ns=0, uint64_t deadline_ns=0):
+        cdef Claim c = as_claim(claim)
+        ring_publish(&self.arena.view, owner, &c, now_ns, deadline_ns)
+
+    def cancel(self, uint32_t owner, tuple claim):
+        cdef Claim c = as_claim(claim)
+        return ring_cancel(&self.arena.view, owner, &c)
+
+    def finished(self, uint32_t owner, tuple claim):
+        cdef Claim c = as_claim(claim)
+        cdef uint64_t failed
+        if not ring_finished(&self.arena.view, owner, &c, &failed):
+            return None
+        return row_code(failed)
+
+    def release(self, uint32_t owner, tuple claim):
+        cdef Claim c = as_claim(claim)
+        ring_release(&self.arena.view, owner, &c)
+        return ring_recycle(&self.arena.view, c.slab)
+
+    def seal(self, uint32_t instance, uint64_t now_ns=0):
+        cdef Batch batch
+        cdef int code = ring_seal(&self.arena.view, instance, now_ns, &batch)
+        if code == RING_WAIT:
+            return batch.wait_until_ns
+        return None if code < 0 else batch
+
+    def take(self, uint32_t instance, dict batch, uint64_t now_ns=0):
+        cdef Batch b = batch
+        if ring_take(&self.arena.view, instance, now_ns, &b) == RING_UNPUBLISHED:
+            return None
+        return b
+
+    def take_alone(self, dict batch, uint32_t row):
+        cdef Batch b = batch
+        return ring_take_alone(&self.arena.view, &b, row)
+
+    def finish_row(self, uint32_t slab, uint32_t row, uint32_t code=0):
+        ring_finish_row(&self.arena.view, slab, row, code)
+
+    def complete(self, uint32_t instance, dict batch):
+        cdef Batch b = batch
+        return ring_complete(&self.arena.view, instance, &b)
+
+    def reap_owner(self, uint32_t owner):
+        return ring_reap_owner(&self.arena.view, owner)
+
+    def recover_executor(self):
+        return ring_recover_executor(&self.arena.view)
+
+    def slab(self, uint32_t slab):
+        """(state, owner, claimed rows, generation, attempts) of a slab."""
+        cdef uint64_t w = word_load(&self.arena.view.slabs[slab].word)
+        return (slab_state(w), slab_owner(w), slab_claimed(w), word_generation(w),
+                relaxed_load_half(&self.arena.view.slabs[slab].attempts))
+
+    def row(self, uint32_t slab, uint32_t row):
+        """(state, owner, attempts, failure code, generation) of a row."""
+        cdef uint64_t w = word_load(row_at(&self.arena.view, slab, row))
+        return row_state(w), row_owner(w), row_attempts(w), row_code(w), word_generation(w)
+
+    def row_counts(self):
+        """Rows by state, over all slabs that are not free: index is the row state."""
+        counts = [0] * 9
+        cdef uint32_t slab, row
+        cdef uint64_t w
+        for slab in range(self.arena.view.slab_count):
+            w = word_load(&self.arena.view.slabs[slab].word)
+            if slab_state(w) in (SLAB_FREE, SLAB_OPENING):
+                continue
+            for row in range(slab_claimed(w)):
+                counts[row_state(word_load(row_at(&self.arena.view, slab, row)))] += 1
+        return counts
+
+    def free_slabs(self):
+        """How many slabs are free."""
+        cdef uint32_t slab
+        cdef int free_count = 0
+        for slab in range(self.arena.view.slab_count):
+            free_count += slab_state(word_load(&self.arena.view.slabs[slab].word)) == SLAB_FREE
+        return free_count
+
+
+cdef Claim as_claim(tuple claim):
+    cdef Claim c
+    c.slab, c.first_row, c.row_count, c.generation = claim
+    return c
+
+
+def arm_failpoint(int point, int hits=1):
+    """Debug builds: the process dies by SIGKILL at the `hits`-th passing of `point`. False where it is compiled out."""
+    return bool(failpoint_arm(point, hits))
+
+
+FAILPOINT_COUNT = FP_COUNT

@@ -1,0 +1,207 @@
+"""Finds the models under the PATH that `headrace serve` is given, and reads each one's header.
+
+PATH is one of
+    a file           NAME.onnx                  model NAME, version 1
+    a directory      NAME/model.onnx            model NAME, version 1
+    a model          NAME/VERSION/model.onnx    with PATH = NAME
+    a repository     NAME/VERSION/model.onnx    with PATH the directory above NAME; all its models
+
+VERSION is a number, zeros in front do not count (00000123 is version 123). Hidden entries are skipped. A model that
+cannot be served stays in the list with its reason; only a PATH in which there is nothing to look at raises.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.models import batchability, external_data, onnx_file
+from server.models.batchability import Batching
+from server.models.onnx_file import ModelFileError, OnnxModel
+
+MODEL_FILE = "model.onnx"
+NAME_RULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+_VERSION_RULE = re.compile(r"[0-9]{1,19}", re.ASCII)
+#: Versions are int64 on every wire.
+MAX_VERSION = (1 << 63) - 1
+#: The data path keeps dimensions in arrays of this length.
+MAX_RANK = 8
+
+EXIT_BAD_MODEL = 65
+EXIT_NOT_FOUND = 66
+EXIT_NO_PERMISSION = 77
+
+
+class RepositoryError(Exception):
+    """PATH holds nothing to serve: the text has what was found, what was expected and the fix; `exit_code` is a
+    sysexit.
+    """
+
+    def __init__(self, message: str, exit_code: int = EXIT_NOT_FOUND) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One model version as found; it can be served if `error` is None, and then `model` and `batching` are set."""
+
+    name: str
+    version: int
+    path: Path
+    model: OnnxModel | None = None
+    batching: Batching | None = None
+    error: str | None = None
+
+
+def scan(path: str | os.PathLike[str], *, all_versions: bool = False) -> list[ModelVersion]:
+    """The models under `path`, by name and version; of each model the highest version, or all of them.
+
+    Raises RepositoryError (exit 66 nothing there, 77 no permission). A bad highest version is reported as such and
+    not replaced by a lower one: which version answers must not depend on an accident.
+    """
+    root = Path(path)
+    try:
+        found = _scan(root, all_versions)
+    except FileNotFoundError as error:
+        raise RepositoryError(_not_found(Path(error.filename or root))) from None
+    except PermissionError as error:
+        where = error.filename or root
+        raise RepositoryError(
+            f"found: {where}, which this user (uid {os.getuid()}) may not read; expected: read permission; "
+            f"fix: chmod -R a+rX {where}",
+            EXIT_NO_PERMISSION,
+        ) from None
+    return sorted(found, key=lambda item: (item.name, item.version))
+
+
+def _scan(root: Path, all_versions: bool) -> list[ModelVersion]:
+    if root.is_file():
+        if root.suffix != ".onnx":
+            raise RepositoryError(f"found: the file {root}; expected: an .onnx file or a directory; fix: {_usage()}")
+        return [_read(root.stem, 1, root)]
+    if not root.is_dir():
+        # Tells apart "is not there" from "is something else".
+        os.stat(root)
+        raise RepositoryError(f"found: {root}, neither a file nor a directory; expected: {_usage()}")
+    # The name of "." and of "models/.." is that of the directory they lead to.
+    own_name = root.resolve().name
+    if (root / MODEL_FILE).exists():
+        return [_read(own_name, 1, root / MODEL_FILE)]
+    folders = _folders(root)
+    if any(_VERSION_RULE.fullmatch(folder.name) and (folder / MODEL_FILE).exists() for folder in folders):
+        return _model(own_name, root, all_versions)
+    if not any((folder / MODEL_FILE).exists() or _versions(folder) for folder in folders):
+        raise RepositoryError(_nothing_in(root))
+    return [item for folder in folders for item in _model(folder.name, folder, all_versions)]
+
+
+def _model(name: str, folder: Path, all_versions: bool) -> list[ModelVersion]:
+    """The versions of one model's directory; an unreadable directory is that model's error, not its neighbours'."""
+    try:
+        versions = _versions(folder)
+    except OSError as error:
+        return [ModelVersion(name, 0, folder, error=f"{folder}: {error.strerror}")]
+    if not versions:
+        flat = folder / MODEL_FILE
+        fix = (
+            f"mkdir {folder / '1'} && mv {flat} {folder / '1'}"
+            if flat.exists()
+            else f"put it at {folder / '1' / MODEL_FILE}"
+        )
+        found = flat if flat.exists() else "no directory whose name is a number"
+        return [
+            ModelVersion(name, 0, folder, error=f"found: {found}; expected: {name}/VERSION/{MODEL_FILE}; fix: {fix}")
+        ]
+    numbers: dict[int, list[Path]] = {}
+    for number, version_folder in versions:
+        numbers.setdefault(number, []).append(version_folder)
+    chosen = sorted(numbers) if all_versions else [max(numbers)]
+    return [_version(name, number, numbers[number]) for number in chosen]
+
+
+def _version(name: str, number: int, folders: list[Path]) -> ModelVersion:
+    file = folders[0] / MODEL_FILE
+    if len(folders) > 1:
+        names = " and ".join(sorted(folder.name for folder in folders))
+        return ModelVersion(name, number, file, error=f"found: {names}, all of them version {number}; fix: keep one")
+    return _read(name, number, file)
+
+
+def _read(name: str, version: int, file: Path) -> ModelVersion:
+    if not NAME_RULE.fullmatch(name):
+        rule = "a letter or digit, then up to 127 of A-Z a-z 0-9 . _ -"
+        return ModelVersion(
+            name, version, file, error=f"found: the model name {name!r}; expected: {rule}; fix: rename it"
+        )
+    try:
+        model = onnx_file.read_model(file)
+        external_data.check(model)
+    except ModelFileError as error:
+        return ModelVersion(name, version, file, error=f"{file} {error}")
+    except OSError as error:
+        return ModelVersion(name, version, file, error=f"{file}: {error.strerror}")
+    unsupported = unsupported_reason(model)
+    if unsupported is not None:
+        return ModelVersion(name, version, file, model, error=unsupported)
+    return ModelVersion(name, version, file, model, batchability.verdict(model))
+
+
+def unsupported_reason(model: OnnxModel) -> str | None:
+    """Why a readable model cannot be served, or None."""
+    if not model.inputs:
+        return "the model has no inputs: there is nothing to ask it"
+    for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
+        for tensor in tensors:
+            if tensor.dtype not in SERVED_DATATYPES:
+                return f"{kind} {tensor.name!r} is of type {tensor.dtype}, which is not served yet"
+            if tensor.shape is not None and len(tensor.shape) > MAX_RANK:
+                return f"{kind} {tensor.name!r} has {len(tensor.shape)} dimensions; at most {MAX_RANK} are served"
+    return None
+
+
+#: The datatypes of the V2 protocol with a fixed width.
+SERVED_DATATYPES = frozenset(onnx_file.V2_DATATYPES.values()) - {"BYTES"}
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(entry for entry in root.iterdir() if not entry.name.startswith((".", "__")) and entry.is_dir())
+
+
+def _versions(folder: Path) -> list[tuple[int, Path]]:
+    """The subdirectories whose name is a version, whether or not a model lies in them."""
+    numbered = ((entry.name, entry) for entry in _folders(folder))
+    versions = [(int(name), entry) for name, entry in numbered if _VERSION_RULE.fullmatch(name)]
+    return [(number, entry) for number, entry in versions if number <= MAX_VERSION]
+
+
+def _usage() -> str:
+    return f"NAME.onnx, a directory with {MODEL_FILE}, or a tree NAME/VERSION/{MODEL_FILE}"
+
+
+def _not_found(path: Path) -> str:
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    return f"found: {there} but no {path.name!r} in it; expected: {_usage()}; fix: check the path {path}"
+
+
+def _nothing_in(root: Path) -> str:
+    entries = sorted(entry.name for entry in root.iterdir())
+    files = [name for name in entries if name.endswith(".onnx")]
+    if len(files) == 1:
+        return (
+            f"found: {files[0]} in {root}; expected: {MODEL_FILE} or NAME/VERSION/{MODEL_FILE}; "
+            f"fix: headrace serve {root / files[0]}"
+        )
+    if files:
+        shown = ", ".join(files[:3]) + (" ..." if len(files) > 3 else "")
+        name = Path(files[0]).stem
+        return (
+            f"found: {len(files)} .onnx files in {root} ({shown}); expected: NAME/VERSION/{MODEL_FILE}; "
+            f"fix: mkdir -p {root / name / '1'} && mv {root / files[0]} {root / name / '1' / MODEL_FILE}, and so on"
+        )
+    shown = ", ".join(entries[:5]) + (" ..." if len(entries) > 5 else "") or "nothing"
+    return f"found: no model in {root} (it holds {shown}); expected: {_usage()}; fix: check the path"

@@ -1,0 +1,116 @@
+"""What a worker knows about the models it serves: plain data, filled by the process, read by every protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+READY = "READY"
+LOADING = "LOADING"
+UNAVAILABLE = "UNAVAILABLE"
+STATES = (READY, LOADING, UNAVAILABLE)
+
+
+class TensorInfo(NamedTuple):
+    """A model's input or output as the ONNX file declares it: batch axis included, -1 for a free axis."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+
+
+class ServerInfo(NamedTuple):
+    """How the server presents itself; `extensions` as in Triton's metadata, only those that work."""
+
+    name: str = "headrace"
+    version: str = ""
+    extensions: tuple[str, ...] = ("model_configuration", "binary_tensor_data", "parameters", "statistics")
+
+
+def _always_ready() -> str:
+    return READY
+
+
+def _no_reason() -> str:
+    return ""
+
+
+class ServedModel:
+    """One version of one model. All is fixed for its life but `state()` and `reason()`, which are read when asked.
+
+    `batched`: the first axis of every tensor is the batch axis. `max_batch` is the most rows of one run, 0 if not
+    batched. `reason()` says why the state is not READY, in words for the client: no paths.
+    """
+
+    __slots__ = (
+        "batched",
+        "batching_reason",
+        "inputs",
+        "instances",
+        "kind",
+        "max_batch",
+        "max_queue_delay_us",
+        "name",
+        "outputs",
+        "platform",
+        "reason",
+        "state",
+        "version",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        inputs: Sequence[TensorInfo],
+        outputs: Sequence[TensorInfo],
+        *,
+        batched: bool,
+        max_batch: int,
+        batching_reason: str = "",
+        platform: str = "onnxruntime_onnx",
+        state: Callable[[], str] = _always_ready,
+        reason: Callable[[], str] = _no_reason,
+        instances: int = 1,
+        max_queue_delay_us: int = 0,
+        kind: str = "KIND_CPU",
+    ) -> None:
+        self.name = name
+        self.version = version
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.batched = batched
+        self.max_batch = max_batch
+        self.batching_reason = batching_reason
+        self.platform = platform
+        self.state = state
+        self.reason = reason
+        self.instances = instances
+        self.max_queue_delay_us = max_queue_delay_us
+        self.kind = kind
+
+
+class Catalog(Protocol):
+    """The models of this process; implemented by the worker."""
+
+    def models(self) -> Sequence[ServedModel]:
+        """Every version of every model, ready or not."""
+        ...
+
+    def find(self, name: str, version: str | None) -> ServedModel | None:
+        """The version asked for; without one, the version that a request without one gets."""
+        ...
+
+
+class StaticCatalog:
+    """A catalogue over a fixed list; a request without a version gets the highest ready one, else the highest."""
+
+    def __init__(self, models: Sequence[ServedModel]) -> None:
+        self._models = tuple(models)
+
+    def models(self) -> Sequence[ServedModel]:
+        return self._models
+
+    def find(self, name: str, version: str | None) -> ServedModel | None:
+        found = [model for model in self._models if model.name == name and version in (None, model.version)]
+        return max(found, key=lambda model: (model.state() == READY, int(model.version)), default=None)
