@@ -15,9 +15,11 @@ PIP_LOCKED = $(PIP) $(addprefix -r ,$(filter constraints/%.txt,$^))
 
 FAST_SOURCES := $(wildcard server/_fast/*.pyx server/_fast/*.pxd server/_fast/*.h server/*.pxd)
 STRESS_SOURCES := $(wildcard tests/stress/*.pyx tests/stress/*.pxd tests/stress/csrc/*)
-PY_SOURCES = $(shell find server -name '*.py' -o -name '*.onnx')
-CLIENTS := $(patsubst constraints/%.txt,.venvs/%/stamp,$(wildcard $(addprefix constraints/,tritonclient.txt models.txt)))
+PY_SOURCES = $(shell find server -name '*.py' -o -name '*.onnx' -o -name 'example.json')
+PACKAGING := $(wildcard packaging/*.py packaging/*.c)
+CLIENTS := .venvs/tritonclient/stamp .venvs/models/stamp
 SANITIZED_TESTS ?= tests/fast
+STRESS ?= $(or $(HEADRACE_STRESS),1)
 
 .PHONY: help
 help: ## this list
@@ -29,7 +31,7 @@ help: ## this list
 
 $(BIN)/python:
 	@tools/prerequisites.sh $(PYTHON)
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/stamp-runtime: constraints/build.txt constraints/runtime.txt | $(BIN)/python
 	@tools/prerequisites.sh $(BIN)/python
@@ -47,6 +49,7 @@ $(BIN)/headrace: pyproject.toml server/__init__.py $(VENV)/stamp-runtime
 
 # Clients of other projects never share our environment: each has its own, from its own lock.
 .venvs/%/stamp: constraints/%.txt | $(BIN)/python
+	rm -rf .venvs/$*
 	$(PYTHON) -m venv .venvs/$*
 	.venvs/$*/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
 	@touch $@
@@ -59,6 +62,7 @@ build/release/stamp: setup.py $(FAST_SOURCES) $(VENV)/stamp-runtime
 
 build/%/stamp: setup.py $(FAST_SOURCES) $(STRESS_SOURCES) $(PY_SOURCES) $(VENV)/stamp-runtime
 	FAST_BUILD=$* $(BIN)/python setup.py --quiet build
+	@$(BIN)/python tools/build_info.py --variant $* --out build/$*/lib/server/_build.json
 	@touch $@
 
 .PHONY: build
@@ -80,8 +84,9 @@ serve: build ## set up, build and serve the demo model (ARGS='PATH --workers 2 .
 test-setup: build $(VENV)/stamp-dev $(CLIENTS)
 
 .PHONY: test
-test: test-setup ## set up, then lint, types and all tests but the long ones
-	$(BIN)/pytest -q $(ARGS)
+test: test-setup build/debug/stamp ## set up, then lint, types and all tests but the long ones
+	tools/with_variant.sh debug $(BIN)/pytest -q tests/stress $(ARGS)
+	$(BIN)/pytest -q --ignore=tests/stress $(ARGS)
 
 .PHONY: t
 t: build $(VENV)/stamp-dev ## the fast tests: unit and fast, under 30 s
@@ -93,15 +98,16 @@ lint: build $(VENV)/stamp-dev ## style, types, layout and import rules only
 
 .PHONY: test-asan
 test-asan: test-setup build/asan/stamp ## the tests of server/_fast under AddressSanitizer and UBSan
-	tools/sanitized.sh asan $(BIN)/pytest -q -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
+	tools/with_variant.sh asan $(BIN)/pytest -q -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
 
 .PHONY: test-tsan
 test-tsan: test-setup build/tsan/stamp ## the threaded stress tests under ThreadSanitizer
-	HEADRACE_STRESS=1 tools/sanitized.sh tsan $(BIN)/pytest -q -p no:cacheprovider -m stress tests/stress $(ARGS)
+	HEADRACE_STRESS=$(STRESS) tools/with_variant.sh tsan $(BIN)/pytest -q -p no:cacheprovider -m stress tests/stress $(ARGS)
 
 .PHONY: stress
 stress: test-setup build/debug/stamp ## long randomised runs: 10^5-10^6 cases, kills (HEADRACE_STRESS=N scales them)
-	HEADRACE_STRESS=$${HEADRACE_STRESS:-1} $(BIN)/pytest -q tests/fast tests/stress tests/e2e $(ARGS)
+	HEADRACE_STRESS=$(STRESS) tools/with_variant.sh debug $(BIN)/pytest -q tests/stress $(ARGS)
+	HEADRACE_STRESS=$(STRESS) $(BIN)/pytest -q -m "not lint" --ignore=tests/stress $(ARGS)
 
 .PHONY: perf
 perf: build $(VENV)/stamp-dev ## performance cells against C floors; results in perf/results
@@ -109,11 +115,11 @@ perf: build $(VENV)/stamp-dev ## performance cells against C floors; results in 
 
 # --- one executable ---------------------------------------------------------------------------------------------------
 
-dist/headrace: packaging/headrace.spec $(PY_SOURCES) build/release/stamp $(VENV)/stamp-dev $(BIN)/headrace
+dist/headrace: packaging/headrace.spec $(PACKAGING) $(PY_SOURCES) build/release/stamp $(VENV)/stamp-dev $(BIN)/headrace
 	$(BIN)/python tools/build_info.py
 	HEADRACE_DIST=onefile $(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/pyinstaller $<
 
-dist/headrace-onedir/headrace: packaging/headrace.spec $(PY_SOURCES) build/release/stamp $(VENV)/stamp-dev $(BIN)/headrace
+dist/headrace-onedir/headrace: packaging/headrace.spec $(PACKAGING) $(PY_SOURCES) build/release/stamp $(VENV)/stamp-dev $(BIN)/headrace
 	$(BIN)/python tools/build_info.py
 	HEADRACE_DIST=onedir $(BIN)/pyinstaller --noconfirm --log-level WARN --distpath dist --workpath build/pyinstaller $<
 

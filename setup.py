@@ -40,7 +40,7 @@ DIRECTIVES = {
     "embedsignature": False,
 }
 #: Modules that call the C++17 standard library (std::from_chars, std::to_chars).
-CPLUSPLUS = {"numbers", "infer_json"}
+CPLUSPLUS = {"infer_call", "infer_json_fill", "infer_json_reply"}
 
 
 def extensions() -> list[Extension]:
@@ -57,11 +57,12 @@ def extensions() -> list[Extension]:
         standard = "-std=c++17" if cplusplus else "-std=gnu11"
         result.append(
             Extension(
-                ".".join(source.with_suffix("").parts),
+                # Top-level for tests: pytest fixes the path of the package tests before PYTHONPATH is asked.
+                source.stem if source.parts[0] == "tests" else ".".join(source.with_suffix("").parts),
                 [str(source)],
                 include_dirs=["server/_fast"],
                 language="c++" if cplusplus else "c",
-                extra_compile_args=[standard, *COMMON_FLAGS, *compile_flags],
+                extra_compile_args=[standard, "-D_GNU_SOURCE", *COMMON_FLAGS, *compile_flags],
                 extra_link_args=link_flags,
                 depends=sorted(str(header) for header in Path("server/_fast").glob("*.h")),
                 define_macros=[("HEADRACE_VARIANT", f'"{VARIANT}"')],

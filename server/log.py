@@ -74,9 +74,18 @@ class Logger:
         self.threshold = LEVELS[level]
         self.dropped_count = 0
         self._unreported_count = 0
+        self._given_fd = fd
         self._fd = _unblocking(fd)
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
+
+    def close(self) -> None:
+        """Give back the descriptor opened for a pipe; lines after this go to the one given. Needed only by tests."""
+        if self._fd != self._given_fd:
+            self._poll.unregister(self._fd)
+            os.close(self._fd)
+            self._fd = self._given_fd
+            self._poll.register(self._fd, select.POLLOUT)
 
     def enabled(self, level: str) -> bool:
         """Whether a line of this level would be written; for callers whose fields cost something."""
@@ -219,6 +228,8 @@ _logger: Logger | None = None
 def setup(*, role: str = "", log_format: str = "auto", level: str = "info", fd: int = 2) -> Logger:
     """Configure the process's logger and return it; called again (after a fork, in a test) it replaces the former."""
     global _logger
+    if _logger is not None:
+        _logger.close()
     _logger = Logger(fd, role=role, log_format=log_format, level=level)
     return _logger
 

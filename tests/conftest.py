@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import server
 from tests.support import balance
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure() -> None:
+    """Stops a run that would test other extensions than it says (tools/with_variant.sh sets HEADRACE_VARIANT)."""
+    variant = os.environ.get("HEADRACE_VARIANT")
+    expected = ROOT / "build" / variant / "lib" / "server" if variant else ROOT / "server"
+    found = Path(server.__path__[0]).resolve()
+    if found != expected:
+        pytest.exit(
+            f"expected the package server from {expected}, found {found}; set PYTHONPATH and HEADRACE_VARIANT", 4
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,6 +1,6 @@
-"""Makes the lock files constraints/*.txt anew: resolves each group of pyproject.toml in a fresh environment and freezes it.
+"""Makes the lock files constraints/*.txt anew: each group of pyproject.toml, resolved in a fresh environment.
 
-A lock file holds exact `name==version` lines and nothing of where packages come from: that is the machine's pip setting.
+A lock file holds exact `name==version` lines and nothing of where packages come from: that is a setting of the machine.
 
     python tools/lock.py             all files
     python tools/lock.py dev train   these files
@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_LOCKED = {"pip"}
 #: Locks resolved on top of others in one environment; their own file lists only what they add.
 ON_TOP_OF = {"runtime": ["build"], "dev": ["build", "runtime"]}
+#: Locks of packages that are read as data: nothing that they depend on is installed.
+ALONE = {"models"}
 
 
 def groups() -> dict[str, list[str]]:
@@ -45,8 +47,11 @@ def resolve(name: str, requirements: list[str]) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="headrace-lock-") as folder:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", "--quiet", *below, *requirements], check=True)
-        subprocess.run([*pip, "check"], check=True)
+        if name in ALONE:
+            subprocess.run([*pip, "install", "--quiet", "--no-deps", *requirements], check=True)
+        else:
+            subprocess.run([*pip, "install", "--quiet", *below, *requirements], check=True)
+            subprocess.run([*pip, "check"], check=True)
         frozen = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout.split(
             "\n"
         )

@@ -33,7 +33,7 @@
 /* Histogram buckets: upper bound of bucket k is 2^(k/8) microseconds, k = 0..215; the last one counts what is above. */
 #define HISTOGRAM_BUCKETS 217
 #define BATCH_EXACT 128
-#define BATCH_BUCKETS (BATCH_EXACT + 8) /* 1..128 exactly, then upper bounds 256, 512, ... 4096 and above */
+#define BATCH_BUCKETS (BATCH_EXACT + 8) /* 1..128 exactly, then upper bounds 256, 512, ... 16384; the last one also counts what is above */
 #define FAILURE_REASONS 6
 
 enum { MODE_ROWS = 0, MODE_SINGLE = 1 };
@@ -153,7 +153,8 @@ typedef struct {
     uint64_t execution_count;
     uint64_t busy_ns;
     uint64_t inflight_count;
-    uint64_t pad[2];
+    uint64_t failure_ns;
+    uint64_t pad[1];
     Histogram request_ns;
     Histogram queue_ns;
     Histogram execute_ns;

@@ -111,6 +111,7 @@ cdef extern from "layout.h" nogil:
         uint64_t execution_count
         uint64_t busy_ns
         uint64_t inflight_count
+        uint64_t failure_ns
         Histogram request_ns
         Histogram queue_ns
         Histogram execute_ns

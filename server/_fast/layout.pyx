@@ -10,8 +10,11 @@ import fcntl
 import os
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+
+from server._fast.atomics cimport half_load, half_store, relaxed_load, relaxed_load_half, relaxed_store, relaxed_store_half
+from server._fast.clock cimport now_ns
 
 cdef uint64_t LINE = 64
 cdef uint64_t PAGE = 4096
@@ -219,6 +222,54 @@ cdef class Arena(Segment):
         cdef TensorLayout* t = &self.view.tensors[tensor]
         return <size_t>(self.view.data + slab * self.view.data_stride + t.slab_offset), t.row_bytes
 
+    def slab_address(self, int slab):
+        """Address of the slab's data in this process."""
+        return <size_t>(self.view.data + slab * self.view.data_stride)
+
+    @property
+    def model_state(self):
+        """0 loading, 1 ready, 2 restarting, 3 failed."""
+        return half_load(&self.view.lane.model_state)
+
+    @property
+    def model_reason(self):
+        """Why the model is not ready, or an empty text."""
+        cdef uint32_t n = min(half_load(&self.view.lane.reason_bytes), <uint32_t>REASON_TEXT_BYTES)
+        return self.view.lane.reason[:n].decode("utf-8", "replace")
+
+    def set_state(self, uint32_t state, str reason=""):
+        """Written by the executor while it lives, by the supervisor otherwise."""
+        text = reason.encode("utf-8", "replace")[:REASON_TEXT_BYTES]
+        half_store(&self.view.lane.reason_bytes, 0)
+        memcpy(self.view.lane.reason, <const char*>text, len(text))
+        half_store(&self.view.lane.reason_bytes, len(text))
+        if state == MODEL_READY:
+            relaxed_store(&self.view.lane.ready_ns, now_ns())
+        half_store(&self.view.lane.model_state, state)
+
+    @property
+    def executor_pid(self):
+        """The process that runs this lane, 0 while there is none."""
+        return relaxed_load_half(&self.view.lane.executor_pid)
+
+    @executor_pid.setter
+    def executor_pid(self, uint32_t pid):
+        relaxed_store_half(&self.view.lane.executor_pid, pid)
+
+    @property
+    def ready_ns(self):
+        """Monotonic time at which the model became ready last."""
+        return relaxed_load(&self.view.lane.ready_ns)
+
+    def shut_down(self):
+        """Makes every instance return once it has finished what it holds; ring their bells afterwards."""
+        half_store(&self.view.lane.shutdown, 1)
+
+    @property
+    def missed_wakeups(self):
+        """How often an instance found work by its time-out: 0 unless a wake-up was lost."""
+        return relaxed_load(&self.view.lane.missed_wakeups)
+
     def slab_buffer(self, int slab):
         """The slab's data as a writable memoryview of bytes."""
         return self.buffer(self.view.header.data_offset + slab * self.view.data_stride, self.view.data_stride)
@@ -325,7 +376,12 @@ cdef class Control(Segment):
             "bytes_out_total": p.bytes_out_total,
         }
 
+    def clear_bell(self, int worker):
+        """Forgets a wake-up that died with its sender or its receiver."""
+        half_store(&self.pages[worker].bell_pending, 0)
+
     def set_ready(self, int worker, uint32_t pid, bint ready):
+        """A worker says that it accepts connections, or the supervisor that it is gone."""
         self.pages[worker].pid = pid
         self.pages[worker].ready = ready
         if not ready:

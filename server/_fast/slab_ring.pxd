@@ -127,6 +127,7 @@ cdef bint ring_recycle(ArenaView* v, uint32_t slab) noexcept nogil
 cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil
 
 # executor
+cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out, uint64_t* wait_until_ns) noexcept nogil
 cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out) noexcept nogil
 cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* batch) noexcept nogil
 cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcept nogil

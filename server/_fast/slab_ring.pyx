@@ -50,7 +50,7 @@ cdef enum Failpoint:
     FP_COUNT = 17
 
 cdef uint32_t GENERATION_MASK = (1 << 30) - 1
-#: A slab that was used past this size gives its pages back when it is recycled (single mode).
+#: A slab that was used past this size gives its pages back before it is used again (single mode).
 cdef uint64_t KEEP_BYTES = 1 << 20
 
 
@@ -124,6 +124,8 @@ cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
     if not word_cas(&header.word, word, opening):
         return RING_FULL
     failpoint(FP_OPENING)
+    if v.mode == MODE_SINGLE:
+        ring_forget(v, slab)
     relaxed_store(&header.signature, signature)
     relaxed_store(&header.opened_ns, now_ns)
     relaxed_store_half(&header.attempts, 0)
@@ -263,13 +265,12 @@ cdef bint ring_recycle(ArenaView* v, uint32_t slab) noexcept nogil:
         if row_state(at) != ROW_FREE or word_generation(at) != word_generation(word):
             return False
     failpoint(FP_RECYCLED)
-    if v.mode == MODE_SINGLE:
-        ring_forget(v, slab)
     return word_cas(&v.slabs[slab].word, word, slab_word(SLAB_FREE, 0, 0, 0, word_generation(word)))
 
 
 cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil:
-    """Gives the pages of an unusually large request back; small ones stay warm."""
+    """Gives the pages of an unusually large request back; small ones stay warm. Only the opener may call: a slab that is
+    about to be recycled belongs to nobody, so a late caller would wipe the next request."""
     cdef uint32_t tensor
     cdef uint64_t used = 0
     for tensor in range(v.tensor_count):
@@ -280,53 +281,62 @@ cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil:
 
 # ---- executor
 
-cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out) noexcept nogil:
-    """Seals the oldest slab that is due for this instance: 0, RING_EMPTY, or RING_WAIT with the time when one will be.
+cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out, uint64_t* wait_until_ns) noexcept nogil:
+    """The oldest slab that is due: 0 and its word, RING_EMPTY, or RING_WAIT and the time when one will be.
 
     A slab is due at once (natural batching), or with a queue delay when it is that old or has the preferred rows. A slab
     that a dead executor left behind is always due. The reference for this rule is server.batching.plan.decide.
     """
-    cdef uint64_t word, best_word, delay_ns = v.lane.max_queue_delay_ns
-    cdef uint64_t due_ns, wait_until_ns
-    cdef uint32_t slab, best, state, full = v.lane.preferred_rows
+    cdef uint64_t word, due_ns, best_word = 0, delay_ns = v.lane.max_queue_delay_ns
+    cdef uint32_t slab, state, best = v.slab_count, full = v.lane.preferred_rows
     if full == 0 or full > v.row_capacity:
         full = v.row_capacity
-    while True:
-        best = v.slab_count
-        best_word = 0
-        wait_until_ns = 0
-        for slab in range(v.slab_count):
-            word = word_load(&v.slabs[slab].word)
-            state = slab_state(word)
-            if state == SLAB_SEALED:
-                if slab_owner(word) != OWNER_NONE:
-                    continue
-            elif state == SLAB_OPEN:
-                if delay_ns and slab_claimed(word) < full:
-                    due_ns = relaxed_load(&v.slabs[slab].opened_ns) + delay_ns
-                    if now_ns < due_ns:
-                        if wait_until_ns == 0 or due_ns < wait_until_ns:
-                            wait_until_ns = due_ns
-                        continue
-            else:
+    wait_until_ns[0] = 0
+    for slab in range(v.slab_count):
+        word = word_load(&v.slabs[slab].word)
+        state = slab_state(word)
+        if state == SLAB_SEALED:
+            if slab_owner(word) != OWNER_NONE:
                 continue
-            if best == v.slab_count or is_older(word_generation(word), word_generation(best_word)):
-                best = slab
-                best_word = word
-        if best == v.slab_count:
-            out.wait_until_ns = wait_until_ns
-            return RING_WAIT if wait_until_ns else RING_EMPTY
-        if slab_state(best_word) == SLAB_OPEN:
-            stamp(v, best, best_word)
-        if word_cas(&v.slabs[best].word, best_word,
-                    slab_word(SLAB_SEALED, instance, 0, slab_claimed(best_word), word_generation(best_word))):
+        elif state == SLAB_OPEN:
+            if delay_ns and slab_claimed(word) < full:
+                due_ns = relaxed_load(&v.slabs[slab].opened_ns) + delay_ns
+                if now_ns < due_ns:
+                    if wait_until_ns[0] == 0 or due_ns < wait_until_ns[0]:
+                        wait_until_ns[0] = due_ns
+                    continue
+        else:
+            continue
+        if best == v.slab_count or is_older(word_generation(word), word_generation(best_word)):
+            best = slab
+            best_word = word
+    if best == v.slab_count:
+        return RING_WAIT if wait_until_ns[0] else RING_EMPTY
+    slab_out[0] = best
+    word_out[0] = best_word
+    return 0
+
+
+cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out) noexcept nogil:
+    """Seals the slab that is due for this instance: 0, RING_EMPTY, or RING_WAIT with batch.wait_until_ns."""
+    cdef uint64_t word = 0
+    cdef uint32_t slab = 0
+    cdef int code
+    while True:
+        code = ring_due(v, now_ns, &slab, &word, &out.wait_until_ns)
+        if code < 0:
+            return code
+        if slab_state(word) == SLAB_OPEN:
+            stamp(v, slab, word)
+        if word_cas(&v.slabs[slab].word, word,
+                    slab_word(SLAB_SEALED, instance, 0, slab_claimed(word), word_generation(word))):
             break
     failpoint(FP_SEALED)
-    out.slab = best
-    out.generation = word_generation(best_word)
-    out.row_count = slab_claimed(best_word)
+    out.slab = slab
+    out.generation = word_generation(word)
+    out.row_count = slab_claimed(word)
     out.live_count = 0
-    out.attempts = relaxed_load_half(&v.slabs[best].attempts)
+    out.attempts = relaxed_load_half(&v.slabs[slab].attempts)
     out.wait_until_ns = 0
     return 0
 

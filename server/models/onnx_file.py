@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from server.errors import ConfigurationError
 from server.models.protobuf_reader import BYTES, FIXED32, FIXED64, VARINT, Field, ProtobufError, Reader, signed
 
 #: TensorProto.DataType -> datatype of the V2 protocol. Types without one are named as in onnx.proto3, in lower case.
@@ -63,7 +64,7 @@ MAX_DEPTH = 32
 Dimension = int | str | None
 
 
-class ModelFileError(Exception):
+class ModelFileError(ConfigurationError):
     """The file cannot be served as an ONNX model; the text says why and, where there is one, the remedy."""
 
 
@@ -125,11 +126,14 @@ def read_model(path: str | os.PathLike[str]) -> OnnxModel:
     where = Path(path)
     # O_NONBLOCK: opening a FIFO under that name must not wait for a writer.
     descriptor = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ModelFileError("is not a regular file")
-        return _read_file(where, file, status.st_size)
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return _read_file(where, file, status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def _read_file(path: Path, file: BinaryIO, size_bytes: int) -> OnnxModel:

@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.errors import ConfigurationError
 from server.models import batchability, external_data, onnx_file
 from server.models.batchability import Batching
 from server.models.onnx_file import ModelFileError, OnnxModel
@@ -29,17 +30,13 @@ MAX_VERSION = (1 << 63) - 1
 #: The data path keeps dimensions in arrays of this length.
 MAX_RANK = 8
 
-EXIT_BAD_MODEL = 65
-EXIT_NOT_FOUND = 66
-EXIT_NO_PERMISSION = 77
 
-
-class RepositoryError(Exception):
+class RepositoryError(ConfigurationError):
     """PATH holds nothing to serve: the text has what was found, what was expected and the fix; `exit_code` is a
     sysexit.
     """
 
-    def __init__(self, message: str, exit_code: int = EXIT_NOT_FOUND) -> None:
+    def __init__(self, message: str, exit_code: int = os.EX_NOINPUT) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -72,7 +69,7 @@ def scan(path: str | os.PathLike[str], *, all_versions: bool = False) -> list[Mo
         raise RepositoryError(
             f"found: {where}, which this user (uid {os.getuid()}) may not read; expected: read permission; "
             f"fix: chmod -R a+rX {where}",
-            EXIT_NO_PERMISSION,
+            os.EX_NOPERM,
         ) from None
     return sorted(found, key=lambda item: (item.name, item.version))
 

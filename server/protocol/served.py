@@ -24,7 +24,7 @@ class ServerInfo(NamedTuple):
 
     name: str = "headrace"
     version: str = ""
-    extensions: tuple[str, ...] = ("model_configuration", "binary_tensor_data", "parameters", "statistics")
+    extensions: tuple[str, ...] = ("model_configuration", "binary_tensor_data", "statistics")
 
 
 def _always_ready() -> str:

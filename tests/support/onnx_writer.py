@@ -1,8 +1,8 @@
 """Small ONNX models written byte by byte, with the standard library alone.
 
-An ONNX file is one protobuf message (onnx.proto3: ModelProto). The few fields that a small model needs are encoded here,
-so neither tests nor measurements depend on the onnx package. Every builder returns the bytes of a complete model and is
-deterministic: weights come from a seed. Shapes are lists where -1 is a free axis (written as a named dimension).
+An ONNX file is one protobuf message (onnx.proto3: ModelProto). The few fields that a small model needs are encoded
+here, so neither tests nor measurements depend on the onnx package. Every builder returns the bytes of a complete model
+and is deterministic: weights come from a seed. Shapes are lists where -1 is a free axis (written as a named dimension).
 """
 
 from __future__ import annotations

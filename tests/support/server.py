@@ -66,7 +66,9 @@ class Server:
     Its processes form a session of their own, so that every one is found, also those that have lost their parent.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], folder: Path, directory: Path | None = None
+    ) -> None:
         self.folder = folder
         self.addresses: dict[str, tuple[str, int]] = {}
         self._out = folder / "stdout.txt"
@@ -78,6 +80,7 @@ class Server:
                 stdout=out,
                 stderr=err,
                 env=dict(environment),
+                cwd=directory,
                 start_new_session=True,
             )
 

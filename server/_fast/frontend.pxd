@@ -1,0 +1,51 @@
+"""C face of a worker's front end: its lanes, its connections, and what is due at the end of a loop turn."""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from server._fast.http1 cimport HttpLimits
+from server._fast.infer_call cimport LaneClient, Responder, Turn
+from server._fast.infer_spec cimport InferError
+from server._fast.layout cimport Control, WorkerPage
+from server._fast.outbuf cimport OutBuf
+
+cdef enum:
+    SCRATCH_BYTES = 262144
+
+
+cdef class Peer(Responder):
+    """A connection, of whatever protocol."""
+
+    cdef bint is_due               # in the front end's list for the end of this turn
+    cdef int end_turn(self) except -1
+    cdef int check_time(self, uint64_t now) except -1
+    cdef int stop(self) except -1
+
+
+cdef class Frontend(Turn):
+    cdef readonly Control control
+    cdef readonly list lanes
+    cdef readonly object handlers
+    cdef readonly set peers
+    cdef object loop
+    cdef object end_turn_call
+    cdef object on_stopped
+    cdef WorkerPage* page
+    cdef uint32_t owner
+    cdef int bell
+    cdef HttpLimits limits
+    cdef char* scratch             # where every connection without a partial request receives
+    cdef OutBuf body               # where a reply's body is formatted before its length is known
+    cdef InferError error          # the refusal being written
+    cdef list due_peers
+    cdef list due_lanes
+    cdef bint turn_scheduled
+    cdef readonly bint is_stopping
+    cdef uint64_t max_body_bytes
+    cdef uint64_t held_bytes       # by partial requests of all connections
+    cdef uint64_t max_held_bytes
+    cdef uint64_t head_timeout_ns
+    cdef uint64_t idle_timeout_ns
+
+    cdef int peer_due(self, Peer peer) except -1
+    cdef int schedule(self) except -1
+    cdef LaneClient find_infer_lane(self, const char* path, size_t n)

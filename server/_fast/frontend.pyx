@@ -1,0 +1,180 @@
+"""A worker's front end: finds lanes for paths, and does once per loop turn what many requests asked for.
+
+Connections and lanes say "due" during a turn of the event loop; at its end every due executor gets one wake-up and every
+due connection one write. It does not know protocols. Everything runs on the worker's event loop thread.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp
+
+from server._fast.clock cimport now_ns
+from server._fast.infer_call cimport LaneClient, Responder, Turn
+from server._fast.layout cimport Control
+from server._fast.outbuf cimport outbuf_free
+from server._fast.wakeup cimport worker_awake
+
+
+cdef class Peer(Responder):
+    cdef int end_turn(self) except -1:
+        return 0
+
+    cdef int check_time(self, uint64_t now) except -1:
+        return 0
+
+    cdef int stop(self) except -1:
+        return 0
+
+
+cdef class Frontend(Turn):
+    """
+    loop: the worker's event loop; bell: this worker's eventfd; handlers: answers what is not an inference;
+    on_stopped: called once, when stop() was called and the last connection has gone. Times in ns, sizes in bytes.
+    """
+
+    def __cinit__(self, object loop, Control control not None, int owner, int bell, *, uint64_t max_body_bytes,
+                  uint64_t max_held_bytes, uint64_t head_timeout_ns, uint64_t idle_timeout_ns,
+                  uint64_t max_head_bytes=32768, uint64_t max_target_bytes=8192, uint64_t max_fields=100):
+        self.loop = loop
+        self.control = control
+        self.owner = owner
+        self.bell = bell
+        self.page = &control.pages[owner]
+        self.lanes = []
+        self.peers = set()
+        self.due_peers = []
+        self.due_lanes = []
+        self.limits.max_head_bytes = max_head_bytes
+        self.limits.max_target_bytes = max_target_bytes
+        self.limits.max_fields = max_fields
+        self.max_body_bytes = max_body_bytes
+        self.max_held_bytes = max_held_bytes
+        self.head_timeout_ns = head_timeout_ns
+        self.idle_timeout_ns = idle_timeout_ns
+        self.scratch = <char*>malloc(SCRATCH_BYTES)
+        if self.scratch == NULL:
+            raise MemoryError()
+        self.end_turn_call = self.end_turn
+
+    def __dealloc__(self):
+        free(self.scratch)
+        outbuf_free(&self.body)
+
+    def start(self, object handlers, object on_stopped):
+        """Begins to serve: `handlers` answers control requests from now on."""
+        self.handlers = handlers
+        self.on_stopped = on_stopped
+        self.page.connections_open = 0
+
+    def add_lane(self, LaneClient lane not None):
+        """A model version that requests can reach from now on."""
+        self.lanes.append(lane)
+
+    cdef LaneClient find_infer_lane(self, const char* path, size_t n):
+        """The lane of /v2/models/NAME[/versions/VERSION]/infer, or None."""
+        cdef const char* name
+        cdef const char* end = path + n
+        cdef const char* at
+        cdef size_t name_bytes, version_bytes = 0
+        cdef const char* version = NULL
+        cdef LaneClient lane
+        if n < 18 or memcmp(path, b"/v2/models/", 11) != 0 or memcmp(end - 6, b"/infer", 6) != 0:
+            return None
+        name = path + 11
+        end -= 6
+        at = name
+        while at < end and at[0] != c'/':
+            at += 1
+        name_bytes = at - name
+        if at < end:
+            if end - at < 11 or memcmp(at, b"/versions/", 10) != 0:
+                return None
+            version = at + 10
+            version_bytes = end - version
+        for lane in self.lanes:
+            if lane.model.name.n != name_bytes or memcmp(lane.model.name.p, name, name_bytes) != 0:
+                continue
+            if version == NULL or (
+                lane.model.version.n == version_bytes and memcmp(lane.model.version.p, version, version_bytes) == 0
+            ):
+                return lane
+        return None
+
+    # -- the end of a turn
+
+    cdef int lane_due(self, LaneClient lane) except -1:
+        self.due_lanes.append(lane)
+        return self.schedule()
+
+    cdef int peer_due(self, Peer peer) except -1:
+        """The peer has bytes to write: end_turn() will be called once."""
+        if not peer.is_due:
+            peer.is_due = True
+            self.due_peers.append(peer)
+        return self.schedule()
+
+    cdef int schedule(self) except -1:
+        if not self.turn_scheduled:
+            self.turn_scheduled = True
+            self.loop.call_soon(self.end_turn_call)
+        return 0
+
+    def end_turn(self):
+        """Wakes executors, then writes replies: models run while the kernel takes the bytes."""
+        cdef LaneClient lane
+        cdef Peer peer
+        self.turn_scheduled = False
+        if self.due_lanes:
+            lanes, self.due_lanes = self.due_lanes, []
+            for lane in lanes:
+                lane.wake()
+        if self.due_peers:
+            peers, self.due_peers = self.due_peers, []
+            for peer in peers:
+                peer.is_due = False
+                peer.end_turn()
+
+    def on_bell(self):
+        """The worker's eventfd is readable: deliver what is finished, see whether the server stops."""
+        cdef LaneClient lane
+        worker_awake(self.page, self.bell)
+        for lane in self.lanes:
+            lane.collect()
+        if self.control.header.stopping and not self.is_stopping:
+            self.stop()
+        if self.control.header.stopping > 1:
+            self.hurry()
+
+    def on_tick(self):
+        """Once a second: time-outs of connections, and completions whose bell was lost with its sender."""
+        cdef uint64_t now = now_ns()
+        cdef Peer peer
+        cdef LaneClient lane
+        self.page.heartbeat_ns = now
+        for lane in self.lanes:
+            lane.collect()
+        for peer in list(self.peers):
+            peer.check_time(now)
+
+    # -- the end
+
+    def stop(self):
+        """Closes idle connections and every other one after its last reply; then on_stopped()."""
+        cdef Peer peer
+        self.is_stopping = True
+        for peer in list(self.peers):
+            peer.stop()
+        self.peer_gone(None)
+
+    def hurry(self):
+        """A second signal: connections in the middle of a request are dropped."""
+        cdef Peer peer
+        for peer in list(self.peers):
+            peer.stop()
+
+    def peer_gone(self, peer):
+        self.peers.discard(peer)
+        self.page.connections_open = len(self.peers)
+        if self.is_stopping and not self.peers and self.on_stopped is not None:
+            on_stopped, self.on_stopped = self.on_stopped, None
+            on_stopped()

@@ -1,0 +1,739 @@
+"""An HTTP/1.1 connection of a worker: received bytes to requests, finished calls to replies, in the order of the requests.
+
+uvloop calls it as a BufferedProtocol: two Python-level calls for each receive, none for each header or request. It knows framing,
+routes and limits; JSON, tensors and rows are behind LaneClient, everything that is not an inference behind Frontend.handlers.
+A complete request is read where it was received, in the front end's shared buffer; a partial one moves to memory of its
+own, bounded by the body limit and by the front end's limit for all connections. Answers due in one loop turn leave in
+one write. One connection, one event loop thread; O(bytes).
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memcpy, memmove, strlen
+
+from server._fast.atomics cimport relaxed_add
+from server._fast.clock cimport now_ns
+from server._fast.frontend cimport SCRATCH_BYTES, Frontend, Peer
+from server._fast.http1 cimport (
+    HTTP_CLOSE,
+    HTTP_ERR_BODY_TOO_LARGE,
+    HTTP_ERR_CONTENT_ENCODING,
+    HTTP_ERR_INFERENCE_HEADER_LENGTH,
+    HTTP_ERR_MEDIA_TYPE,
+    HTTP_ERR_OVERLOADED,
+    HTTP_ERR_TIMEOUT,
+    HTTP_GET,
+    HTTP_HEAD,
+    HTTP_POST,
+    HttpSpan,
+    http1_error_status,
+    http1_error_text,
+    http1_parse_head,
+    http1_reset,
+)
+from server._fast.http1_chunk cimport http1_chunk_feed, http1_chunk_reset
+from server._fast.http1_reply cimport (
+    HTTP_CONTENT_JSON,
+    HTTP_CONTENT_NONE,
+    HTTP_CONTENT_OCTET,
+    http1_write_continue,
+    http1_write_error,
+    http1_write_head,
+)
+from server._fast.http1_text cimport http1_equals
+from server._fast.infer_call cimport InferCall, LaneClient
+from server._fast.infer_json_index cimport infer_json_index, infer_raw_index
+from server._fast.infer_json_reply cimport infer_json_reply
+from server._fast.infer_spec cimport (
+    INFER_DEADLINE,
+    INFER_INTERNAL,
+    INFER_INVALID_ARGUMENT,
+    INFER_NOT_FOUND,
+    INFER_RESOURCE_EXHAUSTED,
+    INFER_UNAVAILABLE,
+    INFER_UNIMPLEMENTED,
+    InferError,
+    infer_fail,
+)
+from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
+from server._fast.slab_ring cimport ring_has_room
+from server._fast.stats cimport REASON_INVALID, REASON_REJECTED
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t c_send "send"(int fd, const void* data, size_t n, int flags) noexcept
+    int MSG_NOSIGNAL
+    int MSG_DONTWAIT
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    int EAGAIN
+    int EINTR
+
+cdef const char* LIVE_PATH = b"/v2/health/live"
+cdef const char* LIVE_BODY = b'{"live":true}'
+cdef const char* RETRY_AFTER = b"Retry-After: 1\r\n"
+#: Refused bodies up to this size are read and dropped, so that the connection can go on; longer ones end it.
+cdef size_t MAX_SKIPPED_BYTES = 1 << 20
+#: A lingering connection reads this much at most, for this long at most.
+cdef size_t MAX_LINGER_BYTES = 1 << 20
+cdef uint64_t LINGER_NS = 2000000000
+#: A client that takes no byte of its answers for this long is dropped.
+cdef uint64_t SEND_TIMEOUT_NS = 30000000000
+#: The least rate of a body, bytes a second, after a grace of one head time-out.
+cdef uint64_t MIN_BODY_RATE = 240
+#: Reply memory above this is given back when the connection has nothing to send.
+cdef size_t KEEP_OUT_BYTES = 1 << 18
+cdef size_t KEEP_OWN_BYTES = 1 << 16
+#: Methods by HttpMethod, for the handlers.
+cdef tuple METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+
+
+cdef int error_status(int code) noexcept nogil:
+    if code == INFER_INVALID_ARGUMENT:
+        return 400
+    if code == INFER_NOT_FOUND:
+        return 404
+    if code == INFER_UNAVAILABLE:
+        return 503
+    if code == INFER_UNIMPLEMENTED:
+        return 501
+    if code == INFER_RESOURCE_EXHAUSTED:
+        return 413
+    if code == INFER_DEADLINE:
+        return 504
+    return 500
+
+
+cdef int write_error_body(OutBuf* b, const char* text, size_t n) noexcept nogil:
+    """{"error":"..."} with the text escaped for JSON."""
+    cdef size_t i
+    cdef unsigned char c
+    cdef char* at
+    if outbuf_reserve(b, 6 * n + 16) < 0:
+        return -1
+    at = b.data + b.len
+    memcpy(at, b'{"error":"', 10)
+    at += 10
+    for i in range(n):
+        c = text[i]
+        if c == c'"' or c == c'\\':
+            at[0] = c'\\'
+            at[1] = c
+            at += 2
+        elif c < 0x20:
+            memcpy(at, b"\\u00", 4)
+            at[4] = b"0123456789abcdef"[c >> 4]
+            at[5] = b"0123456789abcdef"[c & 15]
+            at += 6
+        else:
+            at[0] = c
+            at += 1
+    memcpy(at, b'"}', 2)
+    b.len = at + 2 - b.data
+    return 0
+
+
+cdef class Http1Connection(Peer):
+    """`port` is "http" or "metrics" and only passed on to the handlers."""
+
+    def __cinit__(self, Frontend frontend not None, str port not None):
+        self.frontend = frontend
+        self.port = port
+        self.calls = [None] * MAX_PIPELINED
+        self.fd = -1
+        self.view_stride = 1
+        http1_reset(&self.head)
+
+    def __dealloc__(self):
+        cdef int i
+        free(self.own)
+        outbuf_free(&self.out)
+        outbuf_free(&self.chunked_body)
+        for i in range(MAX_PIPELINED):
+            outbuf_free(&self.slots[i].held)
+
+    # -- what the transport calls
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.fd = transport.get_extra_info("socket").fileno()
+        # The transport says "paused" as soon as it holds a byte: until then this class writes to the socket itself.
+        transport.set_write_buffer_limits(0, 0)
+        self.active_ns = now_ns()
+        self.frontend.peers.add(self)
+        self.frontend.page.connections_open = len(self.frontend.peers)
+        relaxed_add(&self.frontend.page.connections_total, 1)
+
+    def connection_lost(self, exc):
+        cdef InferCall call
+        cdef int i
+        self.state = CLOSED
+        self.fd = -1
+        for i in range(MAX_PIPELINED):
+            call = self.calls[i]
+            if call is not None:
+                self.calls[i] = None
+                call.lane.cancel(call)
+        self.drop_own()
+        self.lane = None
+        self.transport = None
+        self.frontend.peer_gone(self)
+
+    def eof_received(self):
+        """The client sends nothing more but may still read: answers that are due go out, then the connection closes."""
+        self.got_eof = True
+        if self.state == LINGER or (self.slot_count == 0 and self.out.len == 0 and not self.is_spilled):
+            return False
+        self.must_close = True
+        return True
+
+    def get_buffer(self, Py_ssize_t hint):
+        return self
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        cdef char* at = self.frontend.scratch
+        cdef size_t n = SCRATCH_BYTES
+        if self.own_bytes:
+            if self.own_capacity - self.own_bytes < 4096:
+                self.keep(NULL, 0, self.own_capacity + SCRATCH_BYTES)
+            at = self.own + self.own_bytes
+            n = self.own_capacity - self.own_bytes
+        self.view_bytes = n
+        view.buf = at
+        view.obj = self
+        view.len = n
+        view.itemsize = 1
+        view.readonly = 0
+        view.ndim = 1
+        view.format = b"B"
+        view.shape = &self.view_bytes
+        view.strides = &self.view_stride
+        view.suboffsets = NULL
+        view.internal = NULL
+
+    def __releasebuffer__(self, Py_buffer* view):
+        pass
+
+    def buffer_updated(self, Py_ssize_t received):
+        cdef const char* p = self.frontend.scratch
+        cdef size_t n = received
+        relaxed_add(&self.frontend.page.bytes_in_total, received)
+        self.active_ns = now_ns()
+        if self.own_bytes:
+            self.own_bytes += n
+            p = self.own
+            n = self.own_bytes
+        self.consume_all(p, n)
+
+    def pause_writing(self):
+        self.is_spilled = True
+
+    def resume_writing(self):
+        self.is_spilled = False
+        self.active_ns = now_ns()
+        if self.state != CLOSED:
+            self.frontend.peer_due(self)
+
+    # -- bytes to requests
+
+    cdef int consume_all(self, const char* p, size_t n) except -1:
+        """Reads requests out of p[0:n] and keeps what is left of it for later."""
+        cdef size_t used = self.consume(p, n)
+        if self.state == CLOSED:
+            return 0
+        if used == n:
+            return self.drop_own()
+        return self.keep(p + used, n - used, self.need_bytes if self.state == READ_BODY else n - used)
+
+    cdef Py_ssize_t consume(self, const char* p, size_t n) except -1:
+        """Takes as many whole requests as there are, as far as answers may wait; how many bytes were used up."""
+        cdef size_t used = 0
+        cdef Py_ssize_t step
+        while used < n:
+            if self.state == READ_HEAD:
+                if self.must_close or self.slot_count == MAX_PIPELINED or self.is_spilled:
+                    if not self.must_close:
+                        self.is_blocked = True
+                        self.pause()
+                        break
+                    return n
+                step = self.read_head(p + used, n - used)
+            elif self.state == READ_BODY:
+                if n - used < self.need_bytes:
+                    break
+                step = self.need_bytes
+                self.answer(p + used, p + used + self.head.head_bytes, self.need_bytes - self.head.head_bytes)
+                self.next_request()
+            elif self.state == READ_CHUNKS:
+                step = self.read_chunks(p + used, n - used)
+            elif self.state == SKIP_BODY:
+                step = min(self.need_bytes, n - used)
+                self.need_bytes -= step
+                if self.need_bytes == 0:
+                    self.next_request()
+            else:
+                self.body_bytes_seen += n - used
+                if self.state == LINGER and self.body_bytes_seen > MAX_LINGER_BYTES:
+                    self.transport.abort()
+                return n
+            if step < 0:
+                return used if step == -1 else n
+            used += step
+        return used
+
+    cdef int next_request(self) except -1:
+        self.lane = None
+        self.request_ns = 0
+        self.need_bytes = 0
+        self.body_bytes_seen = 0
+        self.wants_continue = False
+        http1_reset(&self.head)
+        if self.state != LINGER and self.state != CLOSED:
+            self.state = READ_HEAD
+        return 0
+
+    cdef Py_ssize_t read_head(self, const char* p, size_t n) except -2:
+        """Parses a head: how many bytes are used up (0 when the body follows in the same place), -1 more is needed."""
+        cdef int code = http1_parse_head(&self.head, p, n, &self.frontend.limits)
+        if self.request_ns == 0:
+            self.request_ns = self.active_ns
+        if code == 0:
+            return -1
+        if code < 0:
+            self.fail(-code)
+            return n
+        relaxed_add(&self.frontend.page.requests_total, 1)
+        if self.begin_body(p, n) < 0:
+            return self.head.head_bytes if self.state == SKIP_BODY else n
+        if self.state == READ_CHUNKS:
+            return 0
+        self.need_bytes = self.head.head_bytes + (self.head.content_length if self.head.content_length > 0 else 0)
+        if n >= self.need_bytes:
+            self.answer(p, p + self.head.head_bytes, self.need_bytes - self.head.head_bytes)
+            n = self.need_bytes
+            self.next_request()
+            return n
+        self.state = READ_BODY
+        return 0
+
+    cdef int begin_body(self, const char* p, size_t n) except -2:
+        """Decides from the head whether the body is wanted: 0, or -1 when the request was refused."""
+        cdef size_t path_bytes = self.head.path.len
+        cdef uint64_t expected = self.head.content_length if self.head.content_length > 0 else 0
+        self.lane = None
+        if self.head.method == HTTP_POST and self.port == "http":
+            self.lane = self.frontend.find_infer_lane(p + self.head.path.off, path_bytes)
+        if expected > self.frontend.max_body_bytes:
+            self.fail(HTTP_ERR_BODY_TOO_LARGE)
+            return -1
+        if self.head.content_encoding.off and not (
+            self.head.content_encoding.len == 8
+            and http1_equals(p + self.head.content_encoding.off, b"identity", 8)
+        ):
+            return self.refuse(HTTP_ERR_CONTENT_ENCODING, b"Accept-Encoding: identity\r\n")
+        if self.lane is not None:
+            if not self.lane.is_accepting():
+                self.lane = None
+            elif not ring_has_room(self.lane.v):
+                self.lane.refused(REASON_REJECTED)
+                return self.refuse_head(
+                    503, b"Exceeds maximum queue size: the queue of this model is full, try again later", RETRY_AFTER)
+            elif not self.is_media_type_known(p):
+                self.lane.refused(REASON_INVALID)
+                return self.refuse(HTTP_ERR_MEDIA_TYPE, NULL)
+        if self.head.has_body and n < self.head.head_bytes + max(expected, <uint64_t>1):
+            if self.frontend.held_bytes + expected > self.frontend.max_held_bytes:
+                return self.refuse(HTTP_ERR_OVERLOADED, RETRY_AFTER)
+            if self.head.expect_continue:
+                self.wants_continue = True
+                self.send_continue()
+        if self.head.chunked:
+            self.state = READ_CHUNKS
+            self.chunked_body.len = 0
+            http1_chunk_reset(&self.chunks, self.frontend.max_body_bytes)
+            # The head stays in front of what follows: its spans are needed until the request is answered.
+            self.keep_head(p)
+        return 0
+
+    cdef int keep_head(self, const char* p) except -1:
+        return outbuf_write(&self.chunked_body, p, self.head.head_bytes)
+
+    cdef bint is_media_type_known(self, const char* p):
+        """JSON, binary, or what clients send when nobody told them: nothing, or a form (curl -d)."""
+        cdef HttpSpan span = self.head.content_type
+        cdef size_t n = 0
+        cdef const char* at = p + span.off
+        if span.off == 0 or span.len == 0:
+            return True
+        while n < span.len and at[n] != c';' and at[n] != c' ' and at[n] != c'\t':
+            n += 1
+        if n == 16 and http1_equals(at, b"application/json", 16):
+            return True
+        if n == 24 and http1_equals(at, b"application/octet-stream", 24):
+            return True
+        if n == 33 and http1_equals(at, b"application/x-www-form-urlencoded", 33):
+            return True
+        return n >= 5 and (http1_equals(at + n - 5, b"+json", 5) or http1_equals(at + n - 5, b"/json", 5))
+
+    cdef int send_continue(self) except -1:
+        """Asks for the body, as soon as no earlier answer is outstanding."""
+        if self.wants_continue and self.slot_count == 0:
+            self.wants_continue = False
+            if http1_write_continue(&self.out) < 0:
+                raise MemoryError()
+            self.frontend.peer_due(self)
+        return 0
+
+    cdef Py_ssize_t read_chunks(self, const char* p, size_t n) except -2:
+        """Decodes chunks behind the kept head. p starts with the head when the state was entered in this call."""
+        cdef size_t consumed = 0, produced = 0, skip = 0
+        cdef OutBuf* b = &self.chunked_body
+        cdef int code
+        if b.len == self.head.head_bytes and self.body_bytes_seen == 0:
+            skip = self.head.head_bytes
+        if outbuf_reserve(b, n - skip + 1) < 0:
+            raise MemoryError()
+        code = http1_chunk_feed(&self.chunks, p + skip, n - skip, b.data + b.len, b.cap - b.len, &consumed, &produced)
+        b.len += produced
+        self.body_bytes_seen += consumed + 1
+        self.frontend.held_bytes += produced
+        if code < 0:
+            self.frontend.held_bytes -= b.len - self.head.head_bytes
+            self.fail(-code)
+            return n
+        if code == 1:
+            self.frontend.held_bytes -= b.len - self.head.head_bytes
+            self.answer(b.data, b.data + self.head.head_bytes, b.len - self.head.head_bytes)
+            if b.cap > KEEP_OUT_BYTES:
+                outbuf_free(b)
+            b.len = 0
+            self.next_request()
+        elif self.frontend.held_bytes > self.frontend.max_held_bytes:
+            self.frontend.held_bytes -= b.len - self.head.head_bytes
+            self.fail(HTTP_ERR_OVERLOADED)
+            return n
+        return skip + consumed
+
+    cdef int keep(self, const char* p, size_t n, size_t capacity) except -1:
+        """Moves p[0:n] to the connection's own memory, with room for `capacity` bytes. p may lie in it already."""
+        cdef char* grown
+        if capacity < n:
+            capacity = n
+        if capacity + 4096 > self.own_capacity:
+            if p >= self.own and p < self.own + self.own_capacity and p != NULL:
+                memmove(self.own, p, n)
+                p = NULL
+            grown = <char*>realloc(self.own, capacity + 8192)
+            if grown == NULL:
+                raise MemoryError()
+            self.frontend.held_bytes += capacity + 8192 - self.own_capacity
+            self.own = grown
+            self.own_capacity = capacity + 8192
+            if p == NULL:
+                self.own_bytes = n if n else self.own_bytes
+                return 0
+        if p != NULL:
+            memmove(self.own, p, n)
+            self.own_bytes = n
+        return 0
+
+    cdef int drop_own(self) except -1:
+        self.own_bytes = 0
+        if self.own_capacity > KEEP_OWN_BYTES or self.state == CLOSED:
+            self.frontend.held_bytes -= self.own_capacity
+            free(self.own)
+            self.own = NULL
+            self.own_capacity = 0
+        return 0
+
+    # -- requests to answers
+
+    cdef int answer(self, const char* p, const char* body, size_t n) except -1:
+        """A complete request: head at p, body apart. Answers it or sets its call in flight."""
+        if self.lane is not None:
+            return self.answer_inference(p, body, n)
+        if (
+            self.head.path.len == 15
+            and self.head.method == HTTP_GET
+            and memcmp(p + self.head.path.off, LIVE_PATH, 15) == 0
+        ):
+            return self.write_reply(self.take_slot(), 200, HTTP_CONTENT_JSON, LIVE_BODY, 13, -1, NULL, 0)
+        return self.answer_control(p, body, n)
+
+    cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1:
+        cdef LaneClient lane = self.lane
+        cdef InferError* error = &self.frontend.error
+        cdef int slot = self.take_slot()
+        cdef int64_t json_bytes = self.head.inference_header_length
+        cdef InferCall call
+        cdef int code
+        if json_bytes == -2 or json_bytes > <int64_t>n:
+            lane.refused(REASON_INVALID)
+            infer_fail(error, INFER_INVALID_ARGUMENT, "%s", http1_error_text(HTTP_ERR_INFERENCE_HEADER_LENGTH))
+            return self.write_refusal(slot, error)
+        if json_bytes == 0:
+            code = infer_raw_index(body, n, lane.model, &lane.request, error)
+        else:
+            code = infer_json_index(body, n if json_bytes < 0 else json_bytes, n, lane.model, &lane.request, error)
+        if code < 0:
+            lane.refused(REASON_INVALID)
+            return self.write_refusal(slot, error)
+        call = InferCall.__new__(InferCall)
+        call.responder = self
+        call.tag = slot
+        call.received_ns = self.active_ns
+        if lane.submit(call, self.active_ns, error) < 0:
+            call.responder = None
+            return self.write_refusal(slot, error)
+        self.calls[slot] = call
+        return 0
+
+    cdef int answer_control(self, const char* p, const char* body, size_t n) except -1:
+        """Everything that is not an inference that may run: Python answers, at once."""
+        cdef int slot = self.take_slot()
+        cdef HttpSpan span
+        cdef bytes extra, content
+        headers = {}
+        if self.head.accept.off:
+            headers["accept"] = text(p, self.head.accept)
+        path = text(p, self.head.path) or "/"
+        response = self.frontend.handlers.handle(
+            METHODS[self.head.method], path, text(p, self.head.query), headers, body[:n], self.port
+        )
+        status, content, content_type, extra_headers = response
+        lines = [f"Content-Type: {content_type}\r\n"] if content_type else []
+        lines += [f"{name}: {value}\r\n" for name, value in extra_headers]
+        extra = "".join(lines).encode("latin-1")
+        return self.write_reply(slot, status, HTTP_CONTENT_NONE, content, len(content), -1, extra, len(extra))
+
+    cdef int deliver(self, InferCall call) except -1:
+        """A call is finished: formats its reply. The rows it is read from are freed when this returns."""
+        cdef Frontend f = self.frontend
+        cdef LaneClient lane = call.lane
+        cdef size_t json_bytes = 0
+        cdef int slot = call.tag
+        self.calls[slot] = None
+        if call.error != NULL:
+            return self.write_refusal(slot, call.error)
+        f.body.len = 0
+        if lane.reply_tensors(call) < 0 or infer_json_reply(
+            &f.body, lane.model, &call.request, lane.replies, call.request.n_outputs, &json_bytes
+        ) < 0:
+            infer_fail(&f.error, INFER_INTERNAL, "out of memory for the reply")
+            return self.write_refusal(slot, &f.error)
+        if json_bytes == f.body.len:
+            self.write_reply(slot, 200, HTTP_CONTENT_JSON, f.body.data, f.body.len, -1, NULL, 0)
+        else:
+            self.write_reply(slot, 200, HTTP_CONTENT_OCTET, f.body.data, f.body.len, json_bytes, NULL, 0)
+        if f.body.cap > (1 << 22):
+            outbuf_free(&f.body)
+        return 0
+
+    # -- answers, in order
+
+    cdef int take_slot(self) except -1:
+        cdef int slot = (self.first_slot + self.slot_count) % MAX_PIPELINED
+        self.slot_count += 1
+        self.slots[slot].is_done = False
+        self.slots[slot].is_head_request = self.head.method == HTTP_HEAD
+        self.slots[slot].persistence = self.head.keep_alive
+        if self.head.keep_alive == HTTP_CLOSE or self.frontend.is_stopping:
+            self.slots[slot].persistence = HTTP_CLOSE
+            self.must_close = True
+        return slot
+
+    cdef OutBuf* slot_buffer(self, int slot) noexcept:
+        return &self.out if slot == <int>self.first_slot else &self.slots[slot].held
+
+    cdef int slot_done(self, int slot) except -1:
+        """The slot's answer is written: lets it and every finished one behind it go."""
+        cdef OutBuf* held
+        self.slots[slot].is_done = True
+        if slot != <int>self.first_slot:
+            return 0
+        while self.slot_count and self.slots[self.first_slot].is_done:
+            held = &self.slots[self.first_slot].held
+            if held.len:
+                if outbuf_write(&self.out, held.data, held.len) < 0:
+                    raise MemoryError()
+                outbuf_free(held)
+            self.first_slot = (self.first_slot + 1) % MAX_PIPELINED
+            self.slot_count -= 1
+        return self.frontend.peer_due(self)
+
+    cdef int write_reply(self, int slot, int status, int content_type, const char* body, size_t n, int64_t json_bytes,
+                         const char* extra, size_t extra_bytes) except -1:
+        cdef OutBuf* b = self.slot_buffer(slot)
+        if http1_write_head(b, status, content_type, n, self.slots[slot].persistence, json_bytes, extra, extra_bytes) < 0:
+            raise MemoryError()
+        if not self.slots[slot].is_head_request and outbuf_write(b, body, n) < 0:
+            raise MemoryError()
+        return self.slot_done(slot)
+
+    cdef int write_refusal(self, int slot, const InferError* error) except -1:
+        cdef OutBuf* body = &self.frontend.body
+        cdef int status = error_status(error.code)
+        body.len = 0
+        if write_error_body(body, error.text, error.n) < 0:
+            raise MemoryError()
+        if status == 503:
+            return self.write_reply(slot, status, HTTP_CONTENT_JSON, body.data, body.len, -1, RETRY_AFTER, strlen(RETRY_AFTER))
+        return self.write_reply(slot, status, HTTP_CONTENT_JSON, body.data, body.len, -1, NULL, 0)
+
+    cdef int refuse(self, int error, const char* extra) except -2:
+        """Refuses a request from its head with the words of a HttpError."""
+        return self.refuse_head(http1_error_status(error), http1_error_text(error), extra)
+
+    cdef int refuse_head(self, int status, const char* message, const char* extra) except -2:
+        """Answers before the body is read; a short body is skipped, a long or chunked one ends the connection. -1."""
+        cdef int slot
+        cdef OutBuf* body = &self.frontend.body
+        cdef size_t rest = self.head.content_length if self.head.content_length > 0 else 0
+        if self.head.chunked or rest > MAX_SKIPPED_BYTES or (self.head.expect_continue and rest):
+            self.head.keep_alive = HTTP_CLOSE
+            self.must_linger = True
+        slot = self.take_slot()
+        body.len = 0
+        if write_error_body(body, message, strlen(message)) < 0:
+            raise MemoryError()
+        self.write_reply(slot, status, HTTP_CONTENT_JSON, body.data, body.len, -1, extra, strlen(extra) if extra else 0)
+        self.state = SKIP_BODY
+        self.need_bytes = rest
+        if self.must_linger:
+            self.state = LINGER
+        elif rest == 0:
+            self.need_bytes = self.head.head_bytes
+            self.state = SKIP_BODY
+        return -1
+
+    cdef int fail(self, int error) except -1:
+        """The request is broken, so where the next one starts is not certain: answers and closes."""
+        cdef int slot
+        relaxed_add(&self.frontend.page.protocol_errors_total, 1)
+        self.head.keep_alive = HTTP_CLOSE
+        self.head.method = HTTP_GET
+        slot = self.take_slot()
+        if http1_write_error(self.slot_buffer(slot), error) < 0:
+            raise MemoryError()
+        self.must_close = True
+        self.must_linger = True
+        self.state = LINGER
+        self.body_bytes_seen = 0
+        return self.slot_done(slot)
+
+    # -- answers to the socket
+
+    cdef int end_turn(self) except -1:
+        """Once per loop turn in which something became due: one write, then requests that had to wait."""
+        if self.state == CLOSED:
+            return 0
+        self.flush()
+        if self.fd < 0:
+            return 0
+        if self.slot_count == 0:
+            if self.must_close:
+                return self.begin_close()
+            self.send_continue()
+            if self.out.len:
+                self.flush()
+        if self.is_blocked and self.slot_count < MAX_PIPELINED and not self.is_spilled:
+            self.is_blocked = False
+            self.resume()
+            if self.own_bytes:
+                self.consume_all(self.own, self.own_bytes)
+        return 0
+
+    cdef int flush(self) except -1:
+        cdef ssize_t sent = 0
+        cdef OutBuf* b = &self.out
+        if b.len == 0 or self.is_spilled:
+            return 0
+        sent = c_send(self.fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT)
+        if sent < 0:
+            if errno != EAGAIN and errno != EINTR:
+                b.len = 0
+                self.state = CLOSED
+                self.transport.abort()
+                return 0
+            sent = 0
+        relaxed_add(&self.frontend.page.bytes_out_total, sent)
+        if <size_t>sent < b.len:
+            relaxed_add(&self.frontend.page.bytes_out_total, b.len - sent)
+            self.transport.write(b.data[sent:b.len])
+        b.len = 0
+        if b.cap > KEEP_OUT_BYTES:
+            outbuf_free(b)
+        return 0
+
+    cdef int begin_close(self) except -1:
+        """All answers are written: closes, after a while of reading if bytes may still come that nobody wants."""
+        if self.state == LINGER and self.must_linger and not self.got_eof:
+            if self.request_ns != 1:
+                # close() with unread bytes would reset the connection and could take the answer with it
+                self.request_ns = 1
+                self.active_ns = now_ns()
+                self.transport.write_eof()
+                self.resume()
+            return 0
+        self.transport.close()
+        return 0
+
+    cdef int pause(self) except -1:
+        if not self.is_paused:
+            self.is_paused = True
+            self.transport.pause_reading()
+        return 0
+
+    cdef int resume(self) except -1:
+        if self.is_paused:
+            self.is_paused = False
+            self.transport.resume_reading()
+        return 0
+
+    # -- time and the end
+
+    cdef int check_time(self, uint64_t now) except -1:
+        """Once a second: what a client owes and does not send ends the connection."""
+        cdef uint64_t age
+        if self.state == CLOSED:
+            return 0
+        if self.state == LINGER:
+            if now - self.active_ns > LINGER_NS and self.slot_count == 0:
+                self.transport.abort()
+            return 0
+        if self.is_spilled:
+            if now - self.active_ns > SEND_TIMEOUT_NS:
+                self.transport.abort()
+            return 0
+        if self.slot_count:
+            return 0
+        if self.request_ns == 0:
+            if now - self.active_ns > self.frontend.idle_timeout_ns:
+                self.transport.close()
+            return 0
+        age = now - self.request_ns
+        if age <= self.frontend.head_timeout_ns:
+            return 0
+        if self.state == READ_HEAD:
+            return self.fail(HTTP_ERR_TIMEOUT)
+        if self.received_of_request() * 1000000000 < (age - self.frontend.head_timeout_ns) * MIN_BODY_RATE:
+            return self.fail(HTTP_ERR_TIMEOUT)
+        return 0
+
+    cdef uint64_t received_of_request(self) noexcept:
+        return self.body_bytes_seen if self.state == READ_CHUNKS else self.own_bytes
+
+    cdef int stop(self) except -1:
+        """The server stops: closes now if nothing is being read or answered, else after the last answer."""
+        if self.state == CLOSED:
+            return 0
+        if self.slot_count or self.out.len or self.is_spilled:
+            self.must_close = True
+        elif self.request_ns == 0 or self.frontend.control.header.stopping > 1:
+            self.transport.close()
+        return 0
+
+
+cdef str text(const char* p, HttpSpan span):
+    return p[span.off:span.off + span.len].decode("latin-1")

@@ -1,0 +1,87 @@
+"""C face of inference calls: a worker's requests between the parser that understood them and the reply.
+
+Protocol-neutral: HTTP/1.1, HTTP/2 and later protocols fill LaneClient.request, submit, and get deliver().
+"""
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+
+from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, Segment, Spec
+from server._fast.layout cimport Arena, ArenaView, StatsBlock
+from server._fast.slab_ring cimport Claim
+
+cdef enum:
+    INLINE_OUTPUTS = 8
+    INLINE_ID_BYTES = 64
+
+
+#: Rows of one call in one slab; a link in that slab's list of pending parts.
+cdef struct Part:
+    Part* next
+    PyObject* call
+    Claim claim
+
+
+cdef class Responder:
+    """Who asked for a call; subclasses write the reply in their protocol."""
+
+    # The call is finished: call.error says whether it failed; its outputs can be read until this returns.
+    cdef int deliver(self, InferCall call) except -1
+
+
+cdef class InferCall:
+    cdef LaneClient lane
+    cdef Responder responder
+    cdef InferRequest request      # id and outputs only; the inputs are in the slabs
+    cdef Part one_part
+    cdef Part* parts
+    cdef uint32_t part_count
+    cdef uint32_t parts_left
+    cdef bint in_flight
+    cdef int tag                   # the responder's
+    cdef uint64_t received_ns
+    cdef uint64_t published_ns
+    cdef InferError* error         # NULL: success
+    cdef OutputRef inline_outputs[8]
+    cdef char inline_id[64]
+    cdef int keep_request(self, const InferRequest* r) except -1
+
+
+#: Told at most once per loop turn that something has to happen at its end.
+cdef class Turn:
+    cdef int lane_due(self, LaneClient lane) except -1
+
+
+cdef class LaneClient:
+    cdef readonly Arena arena
+    cdef readonly Spec spec
+    cdef ArenaView* v
+    cdef ModelSpec* model
+    cdef uint32_t owner
+    cdef StatsBlock* stats
+    cdef Turn turn
+    cdef bint wake_due
+    cdef int instance_bells[32]
+    cdef InferRequest request      # what a parser fills before submit()
+    cdef Part** first_pending      # per slab
+    cdef Part** last_pending
+    cdef readonly uint32_t pending_count
+    cdef ReplyTensor* replies
+    cdef Segment* segments
+    cdef uint32_t segment_capacity
+
+    cdef bint is_accepting(self) noexcept
+    cdef int submit(self, InferCall call, uint64_t now, InferError* err) except -2
+    cdef int fill(self, InferCall call, InferError* err) noexcept nogil
+    cdef int claim_parts(self, InferCall call, uint64_t now, InferError* err) noexcept nogil
+    cdef void abandon(self, InferCall call) noexcept
+    cdef int wake(self) noexcept
+    cdef int collect(self) except -1
+    cdef int collect_slab(self, uint32_t slab, uint64_t now) except -1
+    cdef int finish(self, InferCall call, uint64_t now) except -1
+    cdef int reply_tensors(self, InferCall call) noexcept nogil
+    cdef void cancel(self, InferCall call) noexcept
+    cdef void refused(self, int reason) noexcept
+    cdef int check_quarantine(self, InferCall call, InferError* err) noexcept nogil
+    cdef int note_failure(self, InferCall call, Part* part, uint64_t failed_word) except -1
+    cdef bint unlink(self, Part* part) noexcept

@@ -1,0 +1,190 @@
+"""An executor instance's side of a lane: wait for a batch, hand it to the runner, complete it, wake the workers.
+
+It knows the ring's words and the bells; it does not know models or tensors' meaning. One LaneExecutor per instance, used by that
+instance's thread alone; next_batch and complete release the GIL. The arena and the control segment own the memory.
+A batch costs O(rows); a wake-up costs one system call here and at most one per worker.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
+from posix.time cimport timespec
+
+from server._fast.atomics cimport relaxed_add, relaxed_store, word_load
+from server._fast.clock cimport now_ns
+from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, ArenaView, Control, RowFailure
+from server._fast.slab_ring cimport (
+    FAILURE_POISON,
+    RING_EMPTY,
+    RING_UNPUBLISHED,
+    RING_WAIT,
+    ROW_RUNNING,
+    Batch,
+    ring_complete,
+    ring_due,
+    ring_finish_row,
+    ring_seal,
+    ring_take,
+    ring_take_alone,
+    row_at,
+    row_owner,
+    row_state,
+)
+from server._fast.stats cimport stats_batch
+from server._fast.wakeup cimport POLLIN, bell_clear, c_ppoll, lane_sleep_begin, lane_sleep_end, pollfd, worker_wake
+
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield() noexcept
+
+#: How long an instance sleeps at most before it looks by itself; finding work then counts as a missed wake-up.
+cdef uint64_t NAP_NS = 1000000000
+#: How often an instance lets a worker run that is filling a row of its sealed slab before it sleeps.
+cdef int YIELDS = 16
+
+
+cdef class LaneExecutor:
+    """Instance `instance` of the executor of one arena.
+
+    bells: the eventfds of the workers, by worker id; bell: this instance's own.
+    """
+
+    cdef readonly Arena arena
+    cdef readonly Control control
+    cdef ArenaView* v
+    cdef int instance
+    cdef int bell
+    cdef int worker_bells[64]
+    cdef Batch batch
+
+    def __cinit__(self, Arena arena not None, Control control not None, int instance, int bell, list worker_bells):
+        if len(worker_bells) > MAX_OWNERS:
+            raise ValueError(f"{len(worker_bells)} workers: at most {MAX_OWNERS}")
+        self.arena = arena
+        self.control = control
+        self.v = &arena.view
+        self.instance = instance
+        self.bell = bell
+        for index, fd in enumerate(worker_bells):
+            self.worker_bells[<int>index] = fd
+
+    def next_batch(self):
+        """Waits for a batch: (slab, rows, live rows, attempts), or None when the lane shuts down.
+
+        live < rows: some rows were cancelled, expired or belong to the dead; live_rows() says which to run. attempts >= 2:
+        two executors died with this slab, run its rows one by one through take_alone().
+        """
+        cdef int code
+        with nogil:
+            code = self.wait()
+        if code < 0:
+            return None
+        return self.batch.slab, self.batch.row_count, self.batch.live_count, self.batch.attempts
+
+    cdef int wait(self) noexcept nogil:
+        cdef int tries
+        while not self.v.lane.shutdown:
+            if ring_seal(self.v, self.instance, now_ns(), &self.batch) < 0:
+                self.sleep()
+                continue
+            tries = 0
+            while ring_take(self.v, self.instance, now_ns(), &self.batch) == RING_UNPUBLISHED:
+                tries += 1
+                if tries <= YIELDS:
+                    sched_yield()
+                else:
+                    self.sleep_unpublished()
+            return 0
+        return -1
+
+    cdef void sleep(self) noexcept nogil:
+        """Sleeps until there may be work. Says so first and looks again, so that no wake-up is lost."""
+        cdef uint64_t now = now_ns(), word, due_ns, nap_ns = NAP_NS
+        cdef uint32_t slab
+        cdef int code
+        lane_sleep_begin(self.v.lane, self.instance)
+        code = ring_due(self.v, now, &slab, &word, &due_ns)
+        if code != 0 and not self.v.lane.shutdown:
+            if code == RING_WAIT and due_ns - now < nap_ns:
+                nap_ns = due_ns - now
+            if self.nap(nap_ns):
+                bell_clear(self.bell)
+            elif code == RING_EMPTY and ring_due(self.v, now_ns(), &slab, &word, &due_ns) != RING_EMPTY:
+                relaxed_add(&self.v.lane.missed_wakeups, 1)
+        lane_sleep_end(self.v.lane, self.instance)
+
+    cdef void sleep_unpublished(self) noexcept nogil:
+        """A claimed row is still being filled by a process that does not run: let it, for a millisecond."""
+        lane_sleep_begin(self.v.lane, self.instance)
+        if self.nap(1000000):
+            bell_clear(self.bell)
+        lane_sleep_end(self.v.lane, self.instance)
+
+    cdef bint nap(self, uint64_t nap_ns) noexcept nogil:
+        """Sleeps until the bell rings, at most nap_ns; whether it rang."""
+        cdef pollfd waiting
+        cdef timespec limit
+        waiting.fd = self.bell
+        waiting.events = POLLIN
+        limit.tv_sec = nap_ns // 1000000000
+        limit.tv_nsec = nap_ns % 1000000000
+        return c_ppoll(&waiting, 1, &limit, NULL) == 1
+
+    def live_rows(self):
+        """The rows of the present batch that are running, ascending."""
+        cdef uint32_t row
+        return [row for row in range(self.batch.row_count) if row_state(word_load(row_at(self.v, self.batch.slab, row))) == ROW_RUNNING]
+
+    def take_alone(self, uint32_t row):
+        """Takes one row to be run alone: True run it; False it is gone, or it killed two executors alone and fails now."""
+        cdef int code = ring_take_alone(self.v, &self.batch, row)
+        if code < 0:
+            self.set_failure(row, FAILURE_POISON, b"this input ended the executor process twice; it is refused for ten minutes")
+            self.wake_owner(row)
+        return code > 0
+
+    def fail(self, uint32_t row, int code, str text):
+        """Fails one running row with a text for its client."""
+        self.set_failure(row, code, text.encode("utf-8", "replace"))
+        ring_finish_row(self.v, self.batch.slab, row, code)
+
+    def finish_alone(self, uint32_t row):
+        """Ends a row that was taken alone and wakes its worker at once."""
+        ring_finish_row(self.v, self.batch.slab, row, 0)
+        self.wake_owner(row)
+
+    cdef int wake_owner(self, uint32_t row) except -1:
+        cdef uint32_t owner = row_owner(word_load(row_at(self.v, self.batch.slab, row)))
+        if owner < self.control.header.worker_count:
+            worker_wake(&self.control.pages[owner], self.worker_bells[owner])
+        return 0
+
+    cdef int set_failure(self, uint32_t row, int code, bytes text) except -1:
+        cdef RowFailure* failure = &self.v.failures[<uint64_t>self.batch.slab * self.v.row_capacity + row]
+        cdef size_t n = min(len(text), FAILURE_TEXT_BYTES)
+        memcpy(failure.text, <const char*>text, n)
+        failure.bytes = n
+        failure.code = code
+        return 0
+
+    def run_begins(self):
+        """Marks the start of the model run; returns the time in ns."""
+        cdef uint64_t now = now_ns()
+        relaxed_store(&self.v.slabs[self.batch.slab].run_start_ns, now)
+        return now
+
+    def complete(self, uint64_t run_start_ns, uint32_t ran_rows):
+        """Ends the present batch: its running rows are done, their workers awake. ran_rows 0: nothing was run."""
+        cdef uint64_t owners, now
+        cdef int owner = 0
+        with nogil:
+            now = now_ns()
+            relaxed_store(&self.v.slabs[self.batch.slab].run_end_ns, now)
+            if ran_rows:
+                stats_batch(&self.v.stats[self.v.header.owner_count], ran_rows, now - run_start_ns)
+            owners = ring_complete(self.v, self.instance, &self.batch)
+            while owners:
+                if owners & 1 and owner < <int>self.control.header.worker_count:
+                    worker_wake(&self.control.pages[owner], self.worker_bells[owner])
+                owners >>= 1
+                owner += 1
+

@@ -1,0 +1,54 @@
+"""What a runner needs of a model runtime. ONNX Runtime is the one implementation; tests bring puppets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class TensorBuffer(NamedTuple):
+    """A tensor that lies ready in memory: name of the model's input or output, datatype code, dims, address."""
+
+    name: str
+    datatype: int
+    dims: tuple[int, ...]
+    address: int
+
+
+class ProducedTensor(NamedTuple):
+    """An output that the runtime allocated: valid until the next run of the same model on the same thread."""
+
+    dims: tuple[int, ...]
+    address: int
+    size_bytes: int
+
+
+class Run(Protocol):
+    """A prepared run over fixed memory: call it as often as the memory is filled anew. Raises ModelError."""
+
+    def __call__(self) -> None: ...
+
+
+class ModelError(Exception):
+    """The model refused these inputs; the text may be shown to the client."""
+
+
+class LoadError(Exception):
+    """The model cannot be loaded; the text names the reason."""
+
+
+class Backend(Protocol):
+    """A loaded model. Runs may go on in several threads at once."""
+
+    @property
+    def device(self) -> str:
+        """The device that runs it, for people: `cpu`, `cuda:0`."""
+        ...
+
+    def prepare(self, inputs: Sequence[TensorBuffer], outputs: Sequence[TensorBuffer]) -> Run:
+        """Binds inputs and outputs where they lie. O(tensors), once per place and batch size."""
+        ...
+
+    def run(self, inputs: Sequence[TensorBuffer], output_names: Sequence[str]) -> list[ProducedTensor]:
+        """Runs once with outputs of whatever shape comes out. Raises ModelError."""
+        ...

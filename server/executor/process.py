@@ -1,0 +1,122 @@
+"""The executor process: loads one model version and runs its lane until it is told to stop or is left alone."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from server import log
+from server._fast.layout import Arena, Control
+
+#: The process ended because the model cannot be loaded: starting it again would not help.
+EXIT_LOAD_FAILED = 65
+
+MODEL_READY = 1
+MODEL_FAILED = 3
+
+
+class TensorPlan(NamedTuple):
+    """A model's input or output: name, datatype code, dims with -1 for free ones (empty also for unknown)."""
+
+    name: str
+    datatype: int
+    dims: tuple[int, ...]
+
+
+class ExecutorPlan(NamedTuple):
+    """What an executor is started with; descriptors are inherited, shared segments are already mapped."""
+
+    name: str
+    version: int
+    path: Path
+    arena: Arena
+    control: Control
+    inputs: Sequence[TensorPlan]
+    outputs: Sequence[TensorPlan]
+    instance_bells: Sequence[int]
+    worker_bells: Sequence[int]
+    supervisor_bell: int
+    #: Reads end-of-file when the supervisor and every worker have gone.
+    lifeline: int
+    intra_op_threads: int
+
+
+def main(plan: ExecutorPlan) -> int:
+    """Serves the lane; the exit status. Called in a fresh child of the supervisor."""
+    try:
+        serve = _load(plan)
+    except Exception as error:
+        from server.executor.backend import LoadError
+
+        if not isinstance(error, LoadError):
+            log.error("model_load_crashed", traceback=traceback.format_exc(), model=plan.name, version=plan.version)
+        plan.arena.set_state(MODEL_FAILED, str(error))
+        _ring(plan.supervisor_bell)
+        return EXIT_LOAD_FAILED
+    stopped = threading.Event()
+    done_read, done_write = os.pipe()
+
+    def run(instance: int) -> None:
+        try:
+            serve[instance]()
+            stopped.set()
+        except BaseException:
+            log.error("instance_crashed", traceback=traceback.format_exc(), model=plan.name, instance=instance)
+        finally:
+            os.write(done_write, b"x")
+
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(len(serve))]
+    for thread in threads:
+        thread.start()
+    plan.arena.set_state(MODEL_READY, "")
+    _ring(plan.supervisor_bell)
+    poller = select.poll()
+    poller.register(plan.lifeline, select.POLLHUP)
+    poller.register(done_read, select.POLLIN)
+    poller.poll()
+    if stopped.is_set():
+        for thread in threads:
+            thread.join(5.0)
+        return 0
+    # Nobody is left to answer, or an instance failed in a way that only a new process mends.
+    return 70
+
+
+def _ring(bell: int) -> None:
+    os.eventfd_write(bell, 1)
+
+
+def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
+    """The serve functions of the instances, model loaded and warm. Raises LoadError."""
+    from server._fast.lane_executor import LaneExecutor
+    from server.executor.backend import LoadError, ModelError
+    from server.executor.onnx_backend import OnnxBackend
+    from server.executor.runner import RowsRunner, SingleRunner, TensorSpec, warm_up
+
+    backend = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads)
+    inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
+    outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
+    rows_mode = plan.arena.rows_mode
+    if rows_mode:
+        for size in sorted({1, 2, plan.arena.row_capacity}):
+            try:
+                warm_up(backend, inputs, outputs, [size])
+            except ModelError as error:
+                if size == 2:
+                    raise LoadError(
+                        f"its outputs do not follow the batch axis that its file declares, so requests cannot be joined "
+                        f"({error}); export it with a fixed first dimension"
+                    ) from error
+                # Zeros need not be a valid input; shapes were checked all the same if another size went through.
+                log.info("warm_up_refused", model=plan.name, rows=size, reason=str(error))
+    runner = RowsRunner if rows_mode else SingleRunner
+    serve = []
+    for instance, bell in enumerate(plan.instance_bells):
+        lane = LaneExecutor(plan.arena, plan.control, instance, bell, list(plan.worker_bells))
+        serve.append(runner(lane, plan.arena, backend, inputs, outputs).serve)
+    return serve

@@ -1,0 +1,202 @@
+"""Runs the batches of one lane on one instance: whole slabs where they lie, remnants through a scratch copy."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from server._fast.lane_executor import LaneExecutor
+from server._fast.layout import Arena
+from server.executor.backend import Backend, ModelError, Run, TensorBuffer
+from server.protocol.datatypes import BY_CODE
+
+_MODEL_FAILED = 5
+
+
+class TensorSpec(NamedTuple):
+    """A model's input or output: name, datatype code, dims with -1 for free ones."""
+
+    name: str
+    datatype: int
+    dims: tuple[int, ...]
+
+
+class RowsRunner:
+    """Batched models. A slab's rows are run in place; the binding of each (slab, rows) is made once and kept."""
+
+    def __init__(
+        self,
+        lane: LaneExecutor,
+        arena: Arena,
+        backend: Backend,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+    ) -> None:
+        self._lane = lane
+        self._arena = arena
+        self._backend = backend
+        self._inputs = list(inputs)
+        self._outputs = list(outputs)
+        self._runs: dict[tuple[int, int], Run] = {}
+
+    def serve(self) -> None:
+        """Runs until the lane shuts down."""
+        lane, runs = self._lane, self._runs
+        while (batch := lane.next_batch()) is not None:
+            slab, row_count, live_count, attempts = batch
+            if live_count == 0:
+                lane.complete(0, 0)
+                continue
+            started_ns = lane.run_begins()
+            if attempts >= 2:
+                self._run_alone(slab, row_count)
+            elif live_count == row_count:
+                run = runs.get((slab, row_count)) or self._prepare(slab, row_count)
+                try:
+                    run()
+                except ModelError as error:
+                    self._bisect(slab, list(range(row_count)), error)
+            else:
+                self._run_rows(slab, lane.live_rows())
+            lane.complete(started_ns, live_count)
+
+    def _buffers(self, slab: int, row_count: int) -> tuple[list[TensorBuffer], list[TensorBuffer]]:
+        def place(index: int, spec: TensorSpec) -> TensorBuffer:
+            address, _ = self._arena.tensor(slab, index)
+            return TensorBuffer(spec.name, spec.datatype, (row_count, *spec.dims[1:]), address)
+
+        count = len(self._inputs)
+        return (
+            [place(index, spec) for index, spec in enumerate(self._inputs)],
+            [place(count + index, spec) for index, spec in enumerate(self._outputs)],
+        )
+
+    def _prepare(self, slab: int, row_count: int) -> Run:
+        run = self._backend.prepare(*self._buffers(slab, row_count))
+        self._runs[slab, row_count] = run
+        return run
+
+    def _run_rows(self, slab: int, rows: list[int]) -> None:
+        """Runs some rows of a slab through a scratch copy; a refusal is bisected down to the guilty row."""
+        try:
+            self._run_copied(slab, rows)
+        except ModelError as error:
+            self._bisect(slab, rows, error)
+
+    def _bisect(self, slab: int, rows: list[int], error: ModelError) -> None:
+        if len(rows) == 1:
+            self._lane.fail(rows[0], _MODEL_FAILED, str(error))
+            return
+        middle = len(rows) // 2
+        self._run_rows(slab, rows[:middle])
+        self._run_rows(slab, rows[middle:])
+
+    def _run_alone(self, slab: int, row_count: int) -> None:
+        """Two executors died with this slab: one row at a time, each answered at once, so that only the guilty is lost."""
+        for row in range(row_count):
+            if self._lane.take_alone(row):
+                self._run_rows(slab, [row])
+                self._lane.finish_alone(row)
+
+    def _run_copied(self, slab: int, rows: list[int]) -> None:
+        inputs, outputs = self._buffers(slab, len(rows))
+        scratch: list[ctypes.Array[ctypes.c_char]] = []
+
+        def moved(tensors: list[TensorBuffer], first_index: int) -> tuple[list[TensorBuffer], list[Callable[[bool], None]]]:
+            result, copies = [], []
+            for index, tensor in enumerate(tensors):
+                _, row_bytes = self._arena.tensor(slab, first_index + index)
+                memory = ctypes.create_string_buffer(max(row_bytes * len(rows), 1))
+                scratch.append(memory)
+                address = ctypes.addressof(memory)
+                result.append(tensor._replace(address=address))
+
+                def copy(to_scratch: bool, *, home: int = tensor.address, away: int = address, size: int = row_bytes) -> None:
+                    for position, row in enumerate(rows):
+                        here, there = home + row * size, away + position * size
+                        ctypes.memmove(*((there, here) if to_scratch else (here, there)), size)
+
+                copies.append(copy)
+            return result, copies
+
+        scratch_inputs, input_copies = moved(inputs, 0)
+        scratch_outputs, output_copies = moved(outputs, len(inputs))
+        for copy in input_copies:
+            copy(True)
+        self._backend.prepare(scratch_inputs, scratch_outputs)()
+        for copy in output_copies:
+            copy(False)
+
+
+class SingleRunner:
+    """Models without a usable batch axis: one request per slab, shapes as they came, outputs as they come out."""
+
+    def __init__(
+        self,
+        lane: LaneExecutor,
+        arena: Arena,
+        backend: Backend,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+    ) -> None:
+        self._lane = lane
+        self._arena = arena
+        self._backend = backend
+        self._inputs = list(inputs)
+        self._output_names = [spec.name for spec in outputs]
+
+    def serve(self) -> None:
+        """Runs until the lane shuts down."""
+        lane = self._lane
+        while (batch := lane.next_batch()) is not None:
+            slab, _, live_count, attempts = batch
+            if live_count == 0 or (attempts >= 2 and not lane.take_alone(0)):
+                lane.complete(0, 0)
+                continue
+            started_ns = lane.run_begins()
+            try:
+                self._run(slab)
+            except ModelError as error:
+                lane.fail(0, _MODEL_FAILED, str(error))
+            lane.complete(started_ns, 1)
+
+    def _run(self, slab: int) -> None:
+        arena = self._arena
+        base = arena.slab_address(slab)
+        inputs = []
+        for index, spec in enumerate(self._inputs):
+            offset, _, dims = arena.shape(slab, index)
+            inputs.append(TensorBuffer(spec.name, spec.datatype, dims, base + offset))
+        offset, room = arena.output_room
+        end = offset + room
+        for index, produced in enumerate(self._backend.run(inputs, self._output_names), start=len(inputs)):
+            if produced.size_bytes > end - offset:
+                name = self._output_names[index - len(inputs)]
+                raise ModelError(
+                    f"output '{name}' with shape {list(produced.dims)} has {produced.size_bytes} bytes, {end - offset} of "
+                    f"{room} are left for the outputs of a request: send a smaller input or raise --max-response-bytes"
+                )
+            ctypes.memmove(base + offset, produced.address, produced.size_bytes)
+            arena.set_shape(slab, index, offset, produced.size_bytes, produced.dims)
+            offset = (offset + produced.size_bytes + 63) // 64 * 64
+
+
+def warm_up(backend: Backend, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sizes: Sequence[int]) -> None:
+    """Runs zeros through a batched model at each batch size, in scratch memory. Raises ModelError.
+
+    ModelError at any size but one means that rows cannot be joined: outputs do not follow the batch axis.
+    """
+    for size in sizes:
+        scratch = []
+
+        def place(spec: TensorSpec, rows: int = size, keep: list[ctypes.Array[ctypes.c_char]] = scratch) -> TensorBuffer:
+            dims = (rows, *spec.dims[1:])
+            count = 1
+            for dim in dims:
+                count *= dim
+            memory = ctypes.create_string_buffer(max(count * BY_CODE[spec.datatype].size_bytes, 1) + 64)
+            keep.append(memory)
+            return TensorBuffer(spec.name, spec.datatype, dims, (ctypes.addressof(memory) + 63) // 64 * 64)
+
+        backend.prepare([place(spec) for spec in inputs], [place(spec) for spec in outputs])()

@@ -1,0 +1,84 @@
+"""How much shared memory a model's lane gets: a pure function of its shapes and the queue's length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+#: A lane's slabs together stay below this unless two slabs of one request each need more.
+ARENA_BUDGET_BYTES = 1 << 30
+MIN_SLABS = 3
+#: Requests that may wait for a model that is run one request at a time.
+MAX_SINGLE_SLABS = 64
+#: Address space, not memory: pages come when a request touches them.
+VARIABLE_INPUT_BYTES = 64 << 20
+VARIABLE_OUTPUT_BYTES = 64 << 20
+MAX_ROWS = 4095
+MAX_SLABS = 1024
+
+
+class Shape(NamedTuple):
+    """A tensor for the plan: bytes per element and dims, -1 for a free one, None for an unknown rank."""
+
+    item_bytes: int
+    dims: tuple[int, ...] | None
+
+
+class LanePlan(NamedTuple):
+    """The ring of one model version: rows mode has row_capacity rows in a slab, single mode one request."""
+
+    rows_mode: bool
+    row_capacity: int
+    slab_count: int
+    input_bytes: int
+    output_bytes: int
+
+
+def plan(
+    inputs: Sequence[Shape],
+    outputs: Sequence[Shape],
+    *,
+    batched: bool,
+    max_batch_size: int,
+    queue_rows: int,
+    instances: int,
+    max_body_bytes: int,
+) -> LanePlan:
+    """The ring for a model.
+
+    Slabs for the whole queue, one more for each instance that runs and one that fills; fewer rows, then fewer slabs, where
+    the budget would be passed.
+    """
+    if batched:
+        row_bytes = sum(
+            _padded(shape.item_bytes * _count(shape.dims[1:])) for shape in (*inputs, *outputs) if shape.dims
+        )
+        capacity = max(1, min(max_batch_size, MAX_ROWS, queue_rows))
+        while capacity > 1 and row_bytes * capacity * MIN_SLABS > ARENA_BUDGET_BYTES:
+            capacity //= 2
+        slabs = -(-queue_rows // capacity) + instances + 1
+        affordable = ARENA_BUDGET_BYTES // max(1, row_bytes * capacity)
+        slabs = max(MIN_SLABS, min(slabs, affordable, MAX_SLABS))
+        return LanePlan(True, capacity, slabs, 0, 0)
+    input_bytes = _fixed(inputs, min(VARIABLE_INPUT_BYTES, max_body_bytes))
+    output_bytes = _fixed(outputs, VARIABLE_OUTPUT_BYTES)
+    slabs = min(MAX_SINGLE_SLABS, queue_rows) + instances + 1
+    return LanePlan(False, 1, max(MIN_SLABS, slabs), input_bytes, output_bytes)
+
+
+def _count(dims: Sequence[int]) -> int:
+    count = 1
+    for dim in dims:
+        count *= dim
+    return count
+
+
+def _padded(size: int) -> int:
+    return (size + 63) // 64 * 64
+
+
+def _fixed(shapes: Sequence[Shape], variable: int) -> int:
+    """Bytes for one request's tensors: exact where every shape is fixed, else the room for variable ones."""
+    if any(shape.dims is None or -1 in shape.dims for shape in shapes):
+        return variable
+    return sum(_padded(max(1, shape.item_bytes * _count(shape.dims or ()))) for shape in shapes)

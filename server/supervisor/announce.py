@@ -1,0 +1,78 @@
+"""The start-up table on stdout, made of what the supervisor knows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import time
+from collections.abc import Sequence
+
+from server import __version__
+from server.config import ServeConfig
+from server.demo import files as demo_files
+from server.models.onnx_file import TensorInfo
+from server.models.repository import ModelVersion
+from server.supervisor.banner import Banner, BannerModel, Tensor, render
+from server.supervisor.lanes import Lane
+
+MODEL_READY = 1
+
+
+def ready(
+    config: ServeConfig,
+    lanes: Sequence[Lane],
+    found: Sequence[ModelVersion],
+    http_port: int,
+    metrics_port: int,
+    started_ns: int,
+) -> None:
+    """Prints the banner; `started_ns` is when the server began to start."""
+    models = [_served(config, lane, started_ns) for lane in lanes]
+    models += [
+        BannerModel(version.name, version.version, why=version.error, status="UNAVAILABLE")
+        for version in found
+        if version.error is not None
+    ]
+    banner = Banner(
+        version=__version__,
+        runtime=f"onnxruntime {_runtime_version()} (CPU)",
+        models=tuple(models),
+        http_host=config.host,
+        http_port=http_port,
+        metrics_host=config.host,
+        metrics_port=metrics_port,
+        worker_count=config.workers,
+        ready_s=(time.monotonic_ns() - started_ns) / 1e9,
+    )
+    sys.stdout.write(render(banner, colour=sys.stdout.isatty()))
+    sys.stdout.flush()
+
+
+def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:
+    is_ready = lane.arena.model_state == MODEL_READY
+    return BannerModel(
+        lane.name,
+        lane.version,
+        inputs=_tensors(lane.inputs),
+        outputs=_tensors(lane.outputs),
+        batched=lane.batched,
+        max_batch_size=lane.plan.row_capacity,
+        max_queue_delay_us=config.max_queue_delay_us,
+        why=lane.batching_reason if is_ready else lane.arena.model_reason,
+        status="READY" if is_ready else "UNAVAILABLE",
+        load_ms=(lane.arena.ready_ns - started_ns) / 1e6 if is_ready else None,
+        example=demo_files.example_request() if config.path is None else None,
+    )
+
+
+def _tensors(tensors: Sequence[TensorInfo]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(tensor.name, tensor.dtype, tuple(tensor.dims)) for tensor in tensors)
+
+
+def _runtime_version() -> str:
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "?"

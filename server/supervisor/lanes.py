@@ -1,0 +1,137 @@
+"""From a model found in the repository to its lane: arena, bells and what its processes are told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server._fast.layout import Arena, Control
+from server._fast.slab_ring import Ring
+from server.config import ServeConfig
+from server.models.lane_plan import LanePlan, Shape, plan
+from server.models.onnx_file import TensorInfo
+from server.models.repository import ModelVersion
+from server.protocol.datatypes import BY_NAME
+
+if TYPE_CHECKING:
+    from server.executor.process import ExecutorPlan
+    from server.worker.process import LanePlan as WorkerLane
+    from server.worker.process import RefusedModel
+
+
+class Lane:
+    """One model version that is served: its ring, and the doorbells of its executor's instances."""
+
+    def __init__(self, version: ModelVersion, config: ServeConfig, owner_count: int) -> None:
+        assert version.model is not None and version.batching is not None
+        self.name = version.name
+        self.version = version.version
+        self.path: Path = version.path
+        self.inputs: Sequence[TensorInfo] = version.model.inputs
+        self.outputs: Sequence[TensorInfo] = version.model.outputs
+        self.batched = version.batching.batched
+        self.batching_reason = version.batching.reason
+        self.plan: LanePlan = plan(
+            [_shape(tensor) for tensor in self.inputs],
+            [_shape(tensor) for tensor in self.outputs],
+            batched=self.batched,
+            max_batch_size=config.max_batch_size,
+            queue_rows=config.queue_rows,
+            instances=config.instances,
+            max_body_bytes=config.max_body_bytes,
+        )
+        self.arena = Arena.create(
+            inputs=[_tensor(tensor) for tensor in self.inputs],
+            outputs=[_tensor(tensor) for tensor in self.outputs],
+            rows_mode=self.plan.rows_mode,
+            row_capacity=self.plan.row_capacity,
+            slab_count=self.plan.slab_count,
+            owner_count=owner_count,
+            instance_count=config.instances,
+            input_bytes=self.plan.input_bytes,
+            output_bytes=self.plan.output_bytes,
+            max_queue_delay_ns=config.max_queue_delay_us * 1000,
+        )
+        self.ring = Ring(self.arena)
+        self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(config.instances)]
+
+    def ring_instances(self) -> None:
+        """Wakes every instance, whether or not it sleeps."""
+        for bell in self.instance_bells:
+            os.eventfd_write(bell, 1)
+
+
+def _shape(tensor: TensorInfo) -> Shape:
+    dims = None if tensor.shape is None else tuple(tensor.dims)
+    return Shape(BY_NAME[tensor.dtype].size_bytes, dims)
+
+
+def _tensor(tensor: TensorInfo) -> tuple[int, int, list[int]]:
+    datatype = BY_NAME[tensor.dtype]
+    return datatype.code, datatype.size_bytes, list(tensor.dims)
+
+
+def worker_lanes(lanes: Sequence[Lane], found: Sequence[ModelVersion]) -> tuple[list[WorkerLane], list[RefusedModel]]:
+    """What a worker needs of each lane, and the models that were found but cannot be served. Runs in the worker."""
+    from server.protocol.served import TensorInfo as ServedTensor
+    from server.worker.process import LanePlan as WorkerLane
+    from server.worker.process import RefusedModel
+
+    def served(tensors: Sequence[TensorInfo]) -> list[ServedTensor]:
+        return [ServedTensor(tensor.name, tensor.dtype, tensor.dims) for tensor in tensors]
+
+    return (
+        [
+            WorkerLane(
+                name=lane.name,
+                version=str(lane.version),
+                inputs=served(lane.inputs),
+                outputs=served(lane.outputs),
+                batched=lane.batched,
+                row_capacity=lane.plan.row_capacity,
+                batching_reason=lane.batching_reason,
+                arena=lane.arena,
+                instance_bells=lane.instance_bells,
+                executor_index=index,
+            )
+            for index, lane in enumerate(lanes)
+        ],
+        [
+            RefusedModel(version.name, str(version.version), version.error)
+            for version in found
+            if version.error is not None
+        ],
+    )
+
+
+def executor_plan(
+    lane: Lane,
+    *,
+    control: Control,
+    worker_bells: Sequence[int],
+    supervisor_bell: int,
+    lifeline: int,
+    intra_op_threads: int,
+) -> ExecutorPlan:
+    """What an executor needs of its lane. Runs in the executor."""
+    from server.executor.process import ExecutorPlan, TensorPlan
+
+    def tensors(infos: Sequence[TensorInfo]) -> list[TensorPlan]:
+        return [TensorPlan(info.name, BY_NAME[info.dtype].code, tuple(info.dims)) for info in infos]
+
+    return ExecutorPlan(
+        name=lane.name,
+        version=lane.version,
+        path=lane.path,
+        arena=lane.arena,
+        control=control,
+        inputs=tensors(lane.inputs),
+        outputs=tensors(lane.outputs),
+        instance_bells=lane.instance_bells,
+        worker_bells=worker_bells,
+        supervisor_bell=supervisor_bell,
+        lifeline=lifeline,
+        intra_op_threads=intra_op_threads,
+    )

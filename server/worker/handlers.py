@@ -1,0 +1,164 @@
+"""Answers everything that is not an inference: health, metadata, configuration, statistics, metrics, errors.
+
+Called by a worker for each request that its C code does not answer itself, so also for an inference that cannot run:
+unknown model, model not ready. Runs on the event loop and never waits; nothing here is per inference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from server import errors, log
+from server.observe import metrics, statistics
+from server.observe.snapshot import Snapshot
+from server.protocol import routes, v2
+from server.protocol.served import READY, Catalog, ServedModel, ServerInfo
+
+JSON = "application/json"
+
+
+class Response(NamedTuple):
+    """An answer without its framing: the caller adds the lengths, and leaves the body out for HEAD."""
+
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Handlers:
+    """`catalog` and `info` describe what is served; `snapshot` reads the counters of all processes when called;
+    `readiness` gives "" when the server takes work, else why not (draining, a model that is not ready).
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        info: ServerInfo,
+        snapshot: Callable[[], Snapshot],
+        readiness: Callable[[], str],
+        *,
+        retry_after_s: int = 1,
+    ) -> None:
+        self._catalog = catalog
+        self._info = info
+        self._snapshot = snapshot
+        self._readiness = readiness
+        self._retry_after_s = retry_after_s
+        self._answers: dict[str, Callable[[routes.Match, Mapping[str, str]], Response]] = {
+            "server_metadata": self._server_metadata,
+            "server_live": self._server_live,
+            "server_ready": self._server_ready,
+            "model_metadata": self._model_metadata,
+            "model_ready": self._model_ready,
+            "model_config": self._model_config,
+            "model_statistics": self._model_statistics,
+            "statistics": self._statistics,
+            "metrics": self._metrics,
+            "infer": self._infer,
+            routes.NOT_SUPPORTED: self._not_supported,
+            routes.NOT_FOUND: self._not_found,
+            routes.METHOD_NOT_ALLOWED: self._method_not_allowed,
+        }
+
+    def handle(
+        self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, port: str
+    ) -> Response:
+        """Answer one request; never raises. `headers` has lower-case names; `port` is "http" or "metrics"."""
+        match = routes.resolve(port, method, path)
+        try:
+            return self._answers[match.handler](match, headers)
+        except errors.HeadraceError as error:
+            return self.error(error)
+        except Exception as error:
+            log.error("handler_failed", "bug in a handler", handler=match.handler, error=repr(error))
+            return Response(500, v2.error_body("internal error; the server's log has the cause"))
+
+    def error(self, error: errors.HeadraceError) -> Response:
+        """The answer that an error of the tree stands for."""
+        headers: tuple[tuple[str, str], ...] = ()
+        if isinstance(error, errors.CapacityError) and error.retry_after_s is not None:
+            headers = (("Retry-After", str(error.retry_after_s)),)
+        elif isinstance(error, errors.MethodNotAllowedError):
+            headers = (("Allow", ", ".join(error.allow)),)
+        return Response(errors.outcome(error).http_status, v2.error_body(error.text), JSON, headers)
+
+    def _find(self, match: routes.Match) -> ServedModel:
+        model = self._catalog.find(match.model, match.version)
+        if model is None:
+            raise errors.UnknownModelError(v2.unknown_model_text(match.model, match.version, self._catalog.models()))
+        return model
+
+    def _find_described(self, match: routes.Match) -> ServedModel:
+        """A model whose inputs and outputs are known: one that could not be read has none to describe."""
+        model = self._find(match)
+        if not model.outputs:
+            raise errors.ModelNotReadyError(v2.not_ready_text(model), self._retry_after_s)
+        return model
+
+    def _server_metadata(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        return Response(200, v2.server_metadata(self._info))
+
+    def _server_live(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        return Response(200, v2.LIVE_BODY)
+
+    def _server_ready(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        reason = self._readiness()
+        if reason:
+            return Response(503, v2.not_ready_body(reason), JSON, self._retry_after())
+        return Response(200, v2.READY_BODY)
+
+    def _model_metadata(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        model = self._find_described(match)
+        if match.version is not None:
+            versions = [model.version]
+        else:
+            versions = [one.version for one in self._catalog.models() if one.name == model.name]
+        return Response(200, v2.model_metadata(model, sorted(versions, key=int)))
+
+    def _model_ready(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        model = self._find(match)
+        if model.state() != READY:
+            return Response(503, v2.model_ready(model), JSON, self._retry_after())
+        return Response(200, v2.model_ready(model))
+
+    def _model_config(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        return Response(200, v2.model_config(self._find_described(match)))
+
+    def _model_statistics(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        name = self._find(match).name
+        models = [
+            one
+            for one in self._catalog.models()
+            if one.name == name and (match.version is None or one.version == match.version)
+        ]
+        return Response(200, statistics.document(models, self._snapshot()))
+
+    def _statistics(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        return Response(200, statistics.document(self._catalog.models(), self._snapshot()))
+
+    def _metrics(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        openmetrics = metrics.wants_openmetrics(headers.get("accept", ""))
+        text = metrics.exposition(self._info, self._catalog.models(), self._snapshot(), openmetrics=openmetrics)
+        return Response(200, text, metrics.OPENMETRICS if openmetrics else metrics.PROMETHEUS)
+
+    def _infer(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        # A ready model's inference runs in the worker's C code: this one is not ready, or was not a moment ago.
+        model = self._find(match)
+        text = v2.not_ready_text(model)
+        if model.state() == READY:
+            text = f"model '{model.name}' version {model.version} became ready only now: send the request again"
+        raise errors.ModelNotReadyError(text, self._retry_after_s)
+
+    def _not_supported(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        raise errors.NotSupportedError(match.text)
+
+    def _not_found(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        return Response(404, v2.NOT_FOUND_BODY)
+
+    def _method_not_allowed(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        return Response(405, v2.METHOD_NOT_ALLOWED_BODY, JSON, (("Allow", ", ".join(match.allow)),))
+
+    def _retry_after(self) -> tuple[tuple[str, str], ...]:
+        return (("Retry-After", str(self._retry_after_s)),)

@@ -1,0 +1,226 @@
+"""The worker process: one event loop on one listener per port, until the server stops or its supervisor has gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import uvloop
+
+from server import __version__, log
+from server._fast import stats
+from server._fast.frontend import Frontend
+from server._fast.http1_connection import Http1Connection
+from server._fast.infer_call import LaneClient
+from server._fast.infer_spec import Spec
+from server._fast.layout import Arena, Control
+from server._fast.slab_ring import Ring
+from server.config import ServeConfig
+from server.observe import procfs, snapshot
+from server.protocol.served import LOADING, READY, UNAVAILABLE, ServedModel, ServerInfo, StaticCatalog, TensorInfo
+from server.worker.handlers import Handlers
+
+#: Index is the model state of the arena.
+_STATES = (LOADING, READY, LOADING, UNAVAILABLE)
+#: Partial requests of all connections of a worker together.
+MAX_HELD_BYTES = 1 << 30
+TICK_S = 1.0
+
+
+class LanePlan(NamedTuple):
+    """A model version that is served: what it takes and gives, and its shared memory."""
+
+    name: str
+    version: str
+    inputs: Sequence[TensorInfo]
+    outputs: Sequence[TensorInfo]
+    batched: bool
+    row_capacity: int
+    batching_reason: str
+    arena: Arena
+    instance_bells: Sequence[int]
+    executor_index: int
+
+
+class RefusedModel(NamedTuple):
+    """A model version that was found and cannot be served."""
+
+    name: str
+    version: str
+    reason: str
+
+
+class WorkerPlan(NamedTuple):
+    """What a worker is started with; descriptors are inherited, shared segments already mapped."""
+
+    index: int
+    config: ServeConfig
+    control: Control
+    lanes: Sequence[LanePlan]
+    refused: Sequence[RefusedModel]
+    http_listener: socket.socket
+    metrics_listener: socket.socket
+    bell: int
+    supervisor_bell: int
+    #: Reads end-of-file when the supervisor has gone.
+    supervisor_line: int
+
+
+def main(plan: WorkerPlan) -> int:
+    """Serves until told to stop; the exit status. Called in a fresh child of the supervisor."""
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    worker = Worker(plan, loop)
+    loop.run_until_complete(worker.start())
+    # Nothing in the request path makes cycles; collections would only add pauses.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    plan.control.set_ready(plan.index, os.getpid(), True)
+    os.eventfd_write(plan.supervisor_bell, 1)
+    try:
+        loop.run_forever()
+    finally:
+        plan.control.set_ready(plan.index, os.getpid(), False)
+    return 0
+
+
+class Worker:
+    """What lives as long as the process: the front end, the catalogue and the timers around it."""
+
+    def __init__(self, plan: WorkerPlan, loop: asyncio.AbstractEventLoop) -> None:
+        self._plan = plan
+        self._loop = loop
+        self._servers: list[asyncio.Server] = []
+        config = plan.config
+        self._frontend = Frontend(
+            loop,
+            plan.control,
+            plan.index,
+            plan.bell,
+            max_body_bytes=config.max_body_bytes,
+            max_held_bytes=max(MAX_HELD_BYTES, 2 * config.max_body_bytes),
+            head_timeout_ns=int(config.head_timeout_s * 1e9),
+            idle_timeout_ns=int(config.idle_timeout_s * 1e9),
+        )
+        models = []
+        for lane in plan.lanes:
+            spec = Spec(
+                lane.name,
+                lane.version,
+                lane.batched,
+                lane.row_capacity,
+                [tuple(tensor) for tensor in lane.inputs],
+                [tuple(tensor) for tensor in lane.outputs],
+            )
+            self._frontend.add_lane(LaneClient(lane.arena, spec, plan.index, list(lane.instance_bells), self._frontend))
+            models.append(_served(lane, config))
+        models += [_refused(model) for model in plan.refused]
+        self._handlers = Handlers(
+            StaticCatalog(models), ServerInfo(config.server_name, __version__), self.snapshot, self.readiness
+        )
+        self._rings = [Ring(lane.arena) for lane in plan.lanes]
+
+    async def start(self) -> None:
+        """Begins to accept."""
+        frontend, loop, plan = self._frontend, self._loop, self._plan
+        frontend.start(self._handlers, loop.stop)
+        loop.add_reader(plan.bell, self._on_bell)
+        loop.add_reader(plan.supervisor_line, self._on_supervisor_gone)
+        for listener, port in ((plan.http_listener, "http"), (plan.metrics_listener, "metrics")):
+            self._servers.append(
+                await loop.create_server(lambda port=port: Http1Connection(frontend, port), sock=listener)  # type: ignore[misc]
+            )
+        loop.call_later(TICK_S, self._tick)
+
+    def _on_bell(self) -> None:
+        self._frontend.on_bell()
+        if self._frontend.is_stopping:
+            self._stop_accepting()
+
+    def _tick(self) -> None:
+        self._frontend.on_tick()
+        self._loop.call_later(TICK_S, self._tick)
+
+    def _stop_accepting(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+
+    def _on_supervisor_gone(self) -> None:
+        """Nobody will start another worker or tell this one to stop: finishes what it holds, for a while."""
+        self._loop.remove_reader(self._plan.supervisor_line)
+        log.error("supervisor_gone", "finishing what is in flight")
+        self._plan.control.draining = True
+        self._stop_accepting()
+        self._frontend.stop()
+        self._loop.call_later(5.0, self._loop.stop)
+
+    def readiness(self) -> str:
+        """Empty when the server takes work, else why not: draining, loading, or no model left."""
+        if self._plan.control.draining:
+            return "draining: the server is about to stop"
+        states = [lane.arena.model_state for lane in self._plan.lanes]
+        loading = [lane.name for lane, state in zip(self._plan.lanes, states, strict=True) if _STATES[state] == LOADING]
+        if loading:
+            return f"loading: {', '.join(loading)}"
+        if all(_STATES[state] == UNAVAILABLE for state in states):
+            return "no model could be loaded"
+        return ""
+
+    def snapshot(self) -> snapshot.Snapshot:
+        """All counters of all processes, out of shared memory."""
+        control = self._plan.control
+        pages = [control.page(index) for index in range(control.worker_count)]
+        blocks = []
+        for lane, ring in zip(self._plan.lanes, self._rings, strict=True):
+            depth = sum(ring.row_counts()[1:4])
+            for index in range(control.worker_count + 1):
+                block = snapshot.from_counters(lane.name, lane.version, stats.read_block(lane.arena, index))
+                blocks.append(block._replace(queue_depth_rows=depth if index == 0 else 0))
+        processes = [
+            procfs.read_process(os.getppid(), "supervisor"),
+            *(procfs.read_process(page["pid"], "worker", index) for index, page in enumerate(pages)),
+            *(procfs.read_process(lane.arena.executor_pid, "executor", lane.executor_index) for lane in self._plan.lanes),
+        ]
+        worker_restarts, executor_restarts = control.restarts
+        return snapshot.Snapshot(
+            models=snapshot.merge(blocks),
+            processes=[process for process in processes if process is not None],
+            connections={"http": sum(page["connections_open"] for page in pages)},
+            accepted={"http": sum(page["connections_total"] for page in pages)},
+            restarts={("worker", "died"): worker_restarts, ("executor", "died"): executor_restarts},
+        )
+
+
+def _served(lane: LanePlan, config: ServeConfig) -> ServedModel:
+    return ServedModel(
+        lane.name,
+        lane.version,
+        lane.inputs,
+        lane.outputs,
+        batched=lane.batched,
+        max_batch=lane.row_capacity if lane.batched else 0,
+        batching_reason=lane.batching_reason,
+        state=lambda: _STATES[lane.arena.model_state],
+        reason=lambda: lane.arena.model_reason,
+        instances=config.instances,
+        max_queue_delay_us=config.max_queue_delay_us,
+    )
+
+
+def _refused(model: RefusedModel) -> ServedModel:
+    return ServedModel(
+        model.name,
+        model.version,
+        (),
+        (),
+        batched=False,
+        max_batch=0,
+        state=lambda: UNAVAILABLE,
+        reason=lambda: model.reason,
+    )

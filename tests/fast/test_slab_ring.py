@@ -1,0 +1,491 @@
+"""The ring against its obvious model: tables of single transitions, then random operations."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from server._fast.layout import Arena
+from server._fast.slab_ring import Ring
+from tests.reference import slab_ring as model
+
+FP32 = 11
+LANE_OFFSET_BYTES = 256
+GENERATION_LIMIT = 1 << 30
+STRESS = int(os.environ.get("HEADRACE_STRESS") or 0)
+
+
+def new_ring(slab_count: int = 3, row_capacity: int = 4, delay_ns: int = 0, preferred_rows: int = 0) -> Ring:
+    arena = Arena.create(
+        inputs=[(FP32, 4, (-1, 2))],
+        outputs=[(FP32, 4, (-1, 2))],
+        rows_mode=True,
+        row_capacity=row_capacity,
+        slab_count=slab_count,
+        owner_count=62,
+        instance_count=4,
+        max_queue_delay_ns=delay_ns,
+        preferred_rows=preferred_rows,
+    )
+    return Ring(arena)
+
+
+def run_batch(ring: Ring, instance: int = 0, now_ns: int = 0) -> int:
+    """Seals, takes and completes the slab that is due; returns the owners to wake."""
+    batch = ring.take(instance, ring.seal(instance, now_ns), now_ns)
+    return ring.complete(instance, batch)
+
+
+def states(ring: Ring, claim: tuple[int, int, int, int]) -> list[int]:
+    slab, first_row, row_count, _ = claim
+    return [ring.row(slab, row)[0] for row in range(first_row, first_row + row_count)]
+
+
+# What one owner's row can be when something happens to it, and how it is brought there.
+def put(ring: Ring, state: int) -> SimpleNamespace:
+    """A ring with one row of owner 7 in `state`; the batch that has it, if any."""
+    claim = ring.claim(7)
+    batch = None
+    if state >= model.ROW_READY:
+        ring.publish(7, claim, 0, 5 if state == model.ROW_FAILED else 0)
+    if state >= model.ROW_RUNNING:
+        batch = ring.take(0, ring.seal(0), 9 if state == model.ROW_FAILED else 0)
+    if state in (model.ROW_DONE, model.ROW_FAILED):
+        ring.complete(0, batch)
+    assert states(ring, claim) == [state]
+    return SimpleNamespace(claim=claim, batch=batch)
+
+
+HELD = [model.ROW_FILLING, model.ROW_READY, model.ROW_RUNNING, model.ROW_DONE, model.ROW_FAILED]
+
+
+@pytest.mark.parametrize("state", HELD)
+def test_cancel_leaves_nothing_to_the_owner(state: int) -> None:
+    ring = new_ring()
+    at = put(ring, state)
+    spared = ring.cancel(7, at.claim)
+    assert spared == (state in (model.ROW_FILLING, model.ROW_READY))
+    assert states(ring, at.claim) == [model.CANCEL[state]]
+    if at.batch is None:
+        assert run_batch(ring) == 0
+    elif state == model.ROW_RUNNING:
+        assert ring.complete(0, at.batch) == 0
+    assert ring.free_slabs() == 3
+
+
+@pytest.mark.parametrize("state", HELD)
+def test_reaping_takes_every_row_of_the_dead(state: int) -> None:
+    ring = new_ring()
+    at = put(ring, state)
+    assert ring.reap_owner(6) == 0
+    assert ring.reap_owner(7) == 1
+    assert states(ring, at.claim) == [model.ABANDON[state]]
+    assert ring.reap_owner(7) == 0
+    if at.batch is None:
+        assert run_batch(ring) == 0
+    elif state == model.ROW_RUNNING:
+        assert ring.complete(0, at.batch) == 0
+    assert ring.free_slabs() == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "after", "answered"),
+    [
+        (model.ROW_FILLING, model.ROW_FILLING, False),
+        (model.ROW_READY, model.ROW_READY, True),
+        (model.ROW_RUNNING, model.ROW_READY, True),
+        (model.ROW_DONE, model.ROW_DONE, False),
+        (model.ROW_FAILED, model.ROW_FAILED, False),
+    ],
+)
+def test_recovery_makes_unfinished_rows_due_again(state: int, after: int, answered: bool) -> None:
+    ring = new_ring()
+    at = put(ring, state)
+    in_flight = state == model.ROW_RUNNING
+    assert ring.recover_executor() == in_flight
+    assert states(ring, at.claim) == [after]
+    assert ring.slab(0)[4] == in_flight
+    if answered:
+        assert run_batch(ring) == 1 << 7
+        assert ring.finished(7, at.claim) == 0
+        assert ring.release(7, at.claim)
+        assert ring.free_slabs() == 3
+
+
+def test_a_recovered_slab_goes_first_and_is_not_joined() -> None:
+    ring = new_ring(delay_ns=1000, preferred_rows=4)
+    first = ring.claim(1)
+    ring.publish(1, first)
+    ring.seal(0, 1000)
+    assert ring.recover_executor() == 1
+    second = ring.claim(2, now_ns=1000)
+    assert second[0] != first[0]
+    ring.publish(2, second)
+    assert ring.seal(3, 1000)["slab"] == first[0]
+    assert ring.slab(first[0])[:2] == (model.SEALED, 3)
+    assert ring.seal(3, 1500) == 2000
+
+
+def test_rows_finished_before_the_death_are_answered_once() -> None:
+    ring = new_ring()
+    claims = [ring.claim(owner) for owner in (1, 2, 3)]
+    for owner, claim in zip((1, 2, 3), claims, strict=True):
+        ring.publish(owner, claim)
+    batch = ring.take(0, ring.seal(0))
+    ring.finish_row(0, 0)
+    assert ring.finished(1, claims[0]) == 0
+    assert not ring.release(1, claims[0])
+    ring.recover_executor()
+    assert [ring.row(0, row)[0] for row in range(3)] == [model.ROW_FREE, model.ROW_READY, model.ROW_READY]
+    batch = ring.take(2, ring.seal(2))
+    assert (batch["live_count"], batch["attempts"]) == (2, 1)
+    assert ring.complete(2, batch) == 0b1100
+    assert not ring.release(2, claims[1])
+    assert ring.release(3, claims[2])
+
+
+def test_the_guilty_row_fails_after_it_killed_two_executors_alone() -> None:
+    ring = new_ring()
+    claims = [ring.claim(owner) for owner in range(3)]
+    for owner, claim in enumerate(claims):
+        ring.publish(owner, claim)
+    deaths = 0
+    answered = None
+    while answered is None:
+        batch = ring.take(0, ring.seal(0))
+        assert batch["attempts"] == deaths
+        died = batch["attempts"] < 2
+        for row in range(batch["row_count"] if not died else 0):
+            taken = ring.take_alone(batch, row)
+            if taken == 1 and row == 1:
+                died = True
+                break
+            if taken == 1:
+                ring.finish_row(0, row)
+        if died:
+            deaths += 1
+            ring.recover_executor()
+        else:
+            answered = ring.complete(0, batch)
+    assert deaths == 4
+    assert [ring.finished(owner, claim) for owner, claim in enumerate(claims)] == [0, model.FAILURE_POISON, 0]
+    assert [ring.release(owner, claim) for owner, claim in enumerate(claims)] == [False, False, True]
+
+
+def test_rows_past_their_deadline_fail_before_they_run() -> None:
+    ring = new_ring()
+    late, early, never = ring.claim(1), ring.claim(2), ring.claim(3)
+    ring.publish(1, late, 0, 50)
+    ring.publish(2, early, 0, 51)
+    ring.publish(3, never, 0, 0)
+    batch = ring.take(0, ring.seal(0, 50), 50)
+    assert batch["live_count"] == 2
+    assert ring.finished(1, late) == model.FAILURE_DEADLINE
+    ring.finish_row(0, 1, 5)
+    ring.complete(0, batch)
+    assert (ring.finished(2, early), ring.finished(3, never)) == (5, 0)
+
+
+def test_a_claim_of_several_rows_is_finished_when_all_are() -> None:
+    ring = new_ring()
+    claim = ring.claim(1, 3)
+    ring.publish(1, claim)
+    batch = ring.take(0, ring.seal(0))
+    ring.finish_row(0, 0)
+    ring.finish_row(0, 1, 5)
+    assert ring.finished(1, claim) is None
+    ring.complete(0, batch)
+    assert ring.finished(1, claim) == 5
+
+
+@pytest.mark.parametrize("row_count", [0, 5, 4096])
+def test_a_claim_that_fits_no_slab_is_refused(row_count: int) -> None:
+    with pytest.raises(ValueError, match=f"{row_count} rows: a slab holds 1 to 4"):
+        new_ring().claim(0, row_count)
+
+
+def test_full_ring_is_a_return_code_and_room_comes_back() -> None:
+    ring = new_ring(slab_count=2, row_capacity=2)
+    claims = [ring.claim(0) for _ in range(4)]
+    assert [claim[:2] for claim in claims] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert ring.claim(0) is None
+    assert not ring.has_room()
+    for claim in claims[:2]:
+        ring.publish(0, claim)
+    assert run_batch(ring) == 1
+    assert ring.claim(0) is None
+    assert not ring.release(0, claims[0])
+    assert ring.release(0, claims[1])
+    assert ring.has_room()
+    assert ring.claim(0)[:2] == (0, 0)
+
+
+def test_a_signature_joins_only_its_own() -> None:
+    ring = new_ring()
+    assert ring.claim(0, signature=1)[:2] == (0, 0)
+    assert ring.claim(0, signature=2)[:2] == (1, 0)
+    assert ring.claim(0, signature=1)[:2] == (0, 1)
+    assert ring.claim(0, signature=3)[:2] == (2, 0)
+    assert ring.claim(0, signature=4) is None
+
+
+def test_seal_waits_for_delay_or_preferred_rows() -> None:
+    ring = new_ring(delay_ns=100, preferred_rows=2)
+    ring.publish(1, ring.claim(1, now_ns=1000))
+    assert ring.seal(0, 1099) == 1100
+    assert ring.seal(0, 1100)["row_count"] == 1
+    ring.publish(1, ring.claim(1, 2, now_ns=2000))
+    assert ring.seal(0, 2000)["row_count"] == 2
+    assert ring.seal(0, 2000) is None
+
+
+def test_an_unpublished_row_holds_the_batch_until_its_owner_speaks_or_dies() -> None:
+    ring = new_ring()
+    ready, filling = ring.claim(1), ring.claim(2)
+    ring.publish(1, ready)
+    batch = ring.seal(0)
+    assert ring.take(0, batch) is None
+    assert ring.reap_owner(2) == 1
+    batch = ring.take(0, batch)
+    assert (batch["row_count"], batch["live_count"]) == (2, 1)
+    assert states(ring, filling) == [model.ROW_ABANDONED]
+    assert ring.complete(0, batch) == 1 << 1
+
+
+def test_the_oldest_slab_goes_first_when_generations_wrap() -> None:
+    ring = new_ring(slab_count=8, row_capacity=1)
+    ring.arena.buffer(LANE_OFFSET_BYTES, 4)[:] = (GENERATION_LIMIT - 4).to_bytes(4, "little")
+    claims = [ring.claim(0) for _ in range(8)]
+    generations = [claim[3] for claim in claims]
+    assert generations == [GENERATION_LIMIT - k for k in (3, 2, 1)] + [1, 2, 3, 4, 5]
+    order = []
+    for claim in claims:
+        ring.publish(0, claim)
+        order.append(ring.seal(0)["generation"])
+    assert order == generations
+
+
+def test_stale_claims_change_nothing() -> None:
+    ring = new_ring()
+    stale = ring.claim(1)
+    ring.publish(1, stale)
+    run_batch(ring)
+    ring.release(1, stale)
+    fresh = ring.claim(1)
+    assert fresh[:3] == stale[:3]
+    assert ring.cancel(1, stale) == 0
+    ring.publish(1, stale)
+    assert ring.cancel(2, fresh) == 0
+    assert states(ring, fresh) == [model.ROW_FILLING]
+
+
+def test_pages_of_a_large_request_go_back_only_when_the_slab_is_opened_again() -> None:
+    size_bytes = 2 << 20
+    arena = Arena.create(
+        inputs=[(FP32, 4, (-1, -1))],
+        outputs=[(FP32, 4, (-1, -1))],
+        rows_mode=False,
+        row_capacity=1,
+        slab_count=1,
+        owner_count=1,
+        instance_count=1,
+        input_bytes=size_bytes,
+        output_bytes=4096,
+    )
+    ring = Ring(arena)
+    data = arena.slab_buffer(0)
+    for used_bytes, left in [(size_bytes, 0), (4096, 0xAA)]:
+        claim = ring.claim(0)
+        data[:4096] = b"\xaa" * 4096
+        arena.set_shape(0, 0, 0, used_bytes, (1, used_bytes // 4))
+        arena.set_shape(0, 1, size_bytes, 4, (1, 1))
+        ring.publish(0, claim)
+        run_batch(ring)
+        assert ring.release(0, claim)
+        assert data[0] == 0xAA, "a slab that nobody owns must not be touched"
+        claim = ring.claim(0)
+        assert data[0] == left
+        ring.cancel(0, claim)
+        run_batch(ring)
+
+
+class RingMachine(RuleBasedStateMachine):
+    """Three workers and two instances do anything in any order; ring and model must agree after every step."""
+
+    OWNERS = (0, 1, 61)
+    INSTANCES = (0, 3)
+
+    @initialize(
+        slab_count=st.integers(1, 4),
+        row_capacity=st.integers(1, 5),
+        delay_ns=st.sampled_from([0, 0, 50]),
+        preferred_rows=st.integers(0, 6),
+    )
+    def start(self, slab_count: int, row_capacity: int, delay_ns: int, preferred_rows: int) -> None:
+        self.ring = new_ring(slab_count, row_capacity, delay_ns, preferred_rows)
+        self.model = model.SlabRing(slab_count, row_capacity, delay_ns, preferred_rows)
+        self.now_ns = 1
+        self.filling: list[tuple[int, model.Claim]] = []
+        self.waiting: list[tuple[int, model.Claim]] = []
+        self.sealed: list[tuple[int, model.Batch]] = []
+        self.running: list[tuple[int, model.Batch]] = []
+        self.generations = [0] * slab_count
+
+    @rule(owner=st.sampled_from(OWNERS), row_count=st.integers(1, 5), signature=st.sampled_from([0, 0, 0, 1]))
+    def claim(self, owner: int, row_count: int, signature: int) -> None:
+        row_count = min(row_count, self.model.row_capacity)
+        claim = self.ring.claim(owner, row_count, signature, self.now_ns)
+        assert claim == self.model.claim(owner, row_count, signature, self.now_ns)
+        if claim is not None:
+            self.filling.append((owner, claim))
+
+    @precondition(lambda self: self.filling)
+    @rule(pick=st.integers(0, 63), patience_ns=st.sampled_from([None, 0, 30]))
+    def publish(self, pick: int, patience_ns: int | None) -> None:
+        owner, claim = self.filling.pop(pick % len(self.filling))
+        deadline_ns = 0 if patience_ns is None else self.now_ns + patience_ns
+        self.ring.publish(owner, claim, self.now_ns, deadline_ns)
+        self.model.publish(claim, deadline_ns)
+        self.waiting.append((owner, claim))
+
+    @precondition(lambda self: self.filling or self.waiting)
+    @rule(pick=st.integers(0, 63))
+    def cancel(self, pick: int) -> None:
+        held = self.filling if pick % 2 and self.filling else self.waiting or self.filling
+        owner, claim = held.pop(pick // 2 % len(held))
+        assert self.ring.cancel(owner, claim) == self.model.cancel(claim)
+
+    @precondition(lambda self: any(self.model.finished(claim) is not None for _, claim in self.waiting))
+    @rule(pick=st.integers(0, 63))
+    def release(self, pick: int) -> None:
+        done = [held for held in self.waiting if self.model.finished(held[1]) is not None]
+        owner, claim = done[pick % len(done)]
+        self.waiting.remove((owner, claim))
+        assert self.ring.release(owner, claim) == self.model.release(claim)
+
+    @rule(instance=st.sampled_from(INSTANCES))
+    def seal(self, instance: int) -> None:
+        batch = self.ring.seal(instance, self.now_ns)
+        assert batch == self.model.seal(instance, self.now_ns)
+        if isinstance(batch, dict):
+            self.sealed.append((instance, batch))
+
+    @precondition(lambda self: self.sealed)
+    @rule(pick=st.integers(0, 63))
+    def take(self, pick: int) -> None:
+        index = pick % len(self.sealed)
+        instance, batch = self.sealed[index]
+        taken = self.ring.take(instance, batch, self.now_ns)
+        assert taken == self.model.take(batch, self.now_ns)
+        if taken is not None:
+            self.sealed.pop(index)
+            self.running.append((instance, taken))
+
+    @precondition(lambda self: self.running)
+    @rule(pick=st.integers(0, 63), row=st.integers(0, 4))
+    def take_alone(self, pick: int, row: int) -> None:
+        _, batch = self.running[pick % len(self.running)]
+        if batch["attempts"] >= 2:
+            row %= batch["row_count"]
+            assert self.ring.take_alone(batch, row) == self.model.take_alone(batch, row)
+
+    @precondition(lambda self: self.running)
+    @rule(pick=st.integers(0, 63), row=st.integers(0, 4), code=st.sampled_from([0, 5, 200]))
+    def finish_row(self, pick: int, row: int, code: int) -> None:
+        _, batch = self.running[pick % len(self.running)]
+        slab, row = batch["slab"], row % batch["row_count"]
+        if batch["attempts"] < 2 or self.model.slabs[slab].rows[row].state != model.ROW_READY:
+            self.ring.finish_row(slab, row, code)
+            self.model.finish_row(slab, row, code)
+
+    @precondition(lambda self: self.running)
+    @rule(pick=st.integers(0, 63))
+    def complete(self, pick: int) -> None:
+        self._complete(*self.running.pop(pick % len(self.running)))
+
+    def _complete(self, instance: int, batch: model.Batch) -> None:
+        for row in range(batch["row_count"] if batch["attempts"] >= 2 else 0):
+            assert self.ring.take_alone(batch, row) == self.model.take_alone(batch, row)
+        assert self.ring.complete(instance, batch) == self.model.complete(batch)
+
+    @rule(owner=st.sampled_from(OWNERS))
+    def worker_dies(self, owner: int) -> None:
+        self.filling = [held for held in self.filling if held[0] != owner]
+        self.waiting = [held for held in self.waiting if held[0] != owner]
+        assert self.ring.reap_owner(owner) == self.model.reap_owner(owner)
+
+    @rule()
+    def executor_dies(self) -> None:
+        self.sealed, self.running = [], []
+        assert self.ring.recover_executor() == self.model.recover_executor()
+
+    @rule(step_ns=st.integers(1, 60))
+    def time_passes(self, step_ns: int) -> None:
+        self.now_ns += step_ns
+
+    @invariant()
+    def agree(self) -> None:
+        if not hasattr(self, "ring"):
+            return
+        ring, twin = self.ring, self.model
+        assert ring.row_counts() == twin.row_counts()
+        assert ring.free_slabs() == twin.free_slabs()
+        assert ring.has_room() == twin.has_room()
+        for index, slab in enumerate(twin.slabs):
+            assert ring.slab(index) == twin.slab(index)
+            assert slab.generation >= self.generations[index]
+            self.generations[index] = slab.generation
+            for row, expected in enumerate(slab.rows):
+                seen = ring.row(index, row)
+                assert seen == (expected.state, expected.owner, expected.attempts, expected.code, slab.generation)
+
+    @invariant()
+    def rows_have_one_owner(self) -> None:
+        if not hasattr(self, "ring"):
+            return
+        held = set()
+        for owner, (slab, first_row, row_count, generation) in self.filling + self.waiting:
+            for row in range(first_row, first_row + row_count):
+                assert (slab, row) not in held
+                held.add((slab, row))
+                state, row_owner, _, _, row_generation = self.ring.row(slab, row)
+                assert (row_owner, row_generation) == (owner, generation)
+                assert state in HELD
+        for owner, claim in self.waiting:
+            assert self.ring.finished(owner, claim) == self.model.finished(claim)
+
+    def teardown(self) -> None:
+        """Drains: everything published is answered, everything claimed comes back."""
+        if not hasattr(self, "ring"):
+            return
+        while self.filling:
+            self.publish(0, None)
+        self.now_ns += 1000
+        while self.sealed:
+            self.take(0)
+        while self.running:
+            self.complete(0)
+        while isinstance(self.ring.seal(0, self.now_ns), dict):
+            batch = self.model.seal(0, self.now_ns)
+            taken = self.ring.take(0, batch, self.now_ns)
+            assert taken == self.model.take(batch, self.now_ns)
+            self._complete(0, taken)
+        for owner, claim in self.waiting:
+            assert self.ring.finished(owner, claim) is not None
+            assert self.ring.release(owner, claim) == self.model.release(claim)
+        self.agree()
+        assert self.ring.free_slabs() == len(self.model.slabs)
+
+
+TestRing = RingMachine.TestCase
+TestRing.settings = settings(
+    max_examples=2000 * STRESS or 60,
+    stateful_step_count=120 if STRESS else 50,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)

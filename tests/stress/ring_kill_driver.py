@@ -1,0 +1,377 @@
+"""Plays the supervisor of a ring whose workers and executors die by SIGKILL at failpoints.
+
+Started by test_ring_kills.py as a process of its own, small enough to fork by the thousand; needs a build with failpoints. Arguments:
+rounds per case, seed. Prints one JSON object: how often each (role, failpoint) struck, and totals. Any broken invariant ends it with a
+traceback and exit status 1.
+
+A round: the driver is the supervisor and worker 1 at once, so what worker 1 published can be followed without asking anyone. Around
+it live worker 0 and the executor, in processes of their own; one of them is armed. Wrong answers, lost rows and slabs that never
+come back are all looked for in the drain at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from server._fast import slab_ring
+from server._fast.layout import Arena
+from server._fast.slab_ring import Ring
+
+UINT64 = 5
+WORDS = 4
+SLABS = 3
+CAPACITY = 4
+VICTIM_WORKER, LIVE_WORKER, EARLIER_VICTIM = 0, 1, 2
+OPENED, STAMPING, POISON = 2, 4, 8
+ROW_FREE, ROW_FILLING, ROW_READY, ROW_RUNNING, ROW_DONE, ROW_FAILED = range(6)
+#: Drains longer than this mean that a row or a slab is lost.
+PATIENCE_S = 20.0
+#: Rounds until a failpoint strikes: a rare one may be passed less often than its hit count asks.
+TRIES = 40
+
+#: Where each role can die. STAMPING: whoever moves a slab word completes the last claim; RECYCLED: whoever frees the last row.
+WORKER_POINTS = {1, 2, 3, 4, 5, 6, 13, 14, 15, 16}
+EXECUTOR_POINTS = {4, 7, 8, 9, 10, 11, 12, 15}
+
+Claim = tuple[int, int, int, int]
+
+
+def answer(word: int) -> int:
+    """What the executor makes of an input word."""
+    return (word * 0x9E3779B97F4A7C15 + 0x1234567) & 0xFFFFFFFFFFFFFFFF
+
+
+class Board:
+    """A ring with the payloads of all slabs, inherited by every child."""
+
+    def __init__(self) -> None:
+        arena = Arena.create(
+            inputs=[(UINT64, 8, (-1, WORDS))],
+            outputs=[(UINT64, 8, (-1, WORDS))],
+            rows_mode=True,
+            row_capacity=CAPACITY,
+            slab_count=SLABS,
+            owner_count=3,
+            instance_count=2,
+        )
+        self.ring = Ring(arena)
+        self.inputs = [arena.tensor_buffer(slab, 0).cast("Q") for slab in range(SLABS)]
+        self.outputs = [arena.tensor_buffer(slab, 1).cast("Q") for slab in range(SLABS)]
+        self.flags = mmap.mmap(-1, mmap.PAGESIZE)
+
+    @property
+    def stop(self) -> bool:
+        """Whether children have to finish."""
+        return self.flags[0] != 0
+
+    @stop.setter
+    def stop(self, value: bool) -> None:
+        self.flags[0] = value
+
+
+class Worker:
+    """A worker's side: steps that never wait. Claims carry tags that no other worker and no earlier claim used."""
+
+    def __init__(self, board: Board, owner: int, seed: int) -> None:
+        self.board = board
+        self.ring = board.ring
+        self.owner = owner
+        self.chance = random.Random(seed)
+        self.tag = (owner << 56) | (seed & 0xFFFFFF) << 32
+        self.held: dict[Claim, int] = {}
+        self.tally: Counter[str] = Counter()
+
+    def step(self, may_claim: bool = True) -> None:
+        if may_claim and len(self.held) < 5 and self.chance.random() < 0.6:
+            self.ask()
+        for claim in list(self.held):
+            self.poll(claim)
+        os.sched_yield()
+
+    def ask(self) -> None:
+        claim = self.ring.claim(self.owner, self.chance.choice((1, 1, 1, 2, 3)))
+        if claim is None:
+            self.tally["full"] += 1
+            return
+        slab, first_row, row_count, generation = claim
+        self.tag += 1 << 8
+        for row in range(first_row, first_row + row_count):
+            assert self.ring.row(slab, row) == (ROW_FILLING, self.owner, 0, 0, generation), "two owners"
+            for word in range(WORDS):
+                self.board.inputs[slab][row * WORDS + word] = self.tag + row * WORDS + word
+        self.tally["claimed"] += 1
+        if self.chance.random() < 0.25:
+            self.cancel(claim)
+            return
+        self.ring.publish(self.owner, claim)
+        if self.chance.random() < 0.2:
+            self.cancel(claim)
+            return
+        self.held[claim] = self.tag
+
+    def cancel(self, claim: Claim) -> None:
+        self.ring.cancel(self.owner, claim)
+        self.tally["cancelled"] += 1
+
+    def poll(self, claim: Claim) -> None:
+        slab, first_row, row_count, generation = claim
+        for row in range(first_row, first_row + row_count):
+            state, owner, _, _, row_generation = self.ring.row(slab, row)
+            assert (owner, row_generation) == (self.owner, generation), f"row {slab}/{row} lost to another owner"
+            assert state in (ROW_READY, ROW_RUNNING, ROW_DONE, ROW_FAILED), f"published row in state {state}"
+        code = self.ring.finished(self.owner, claim)
+        if code is None:
+            return
+        assert code in (0, POISON), f"failure {code} that nobody caused"
+        for row in range(first_row, first_row + row_count):
+            state, _, attempts, _, _ = self.ring.row(slab, row)
+            assert state == ROW_DONE or attempts >= 2, "refused without having been tried twice alone"
+            if state != ROW_DONE:
+                continue
+            for word in range(WORDS):
+                expected = answer(self.held[claim] + row * WORDS + word)
+                assert self.board.outputs[slab][row * WORDS + word] == expected, f"wrong answer in row {slab}/{row}"
+        del self.held[claim]
+        self.ring.release(self.owner, claim)
+        for row in range(first_row, first_row + row_count):
+            state, _, _, _, row_generation = self.ring.row(slab, row)
+            assert row_generation != generation or state == ROW_FREE, f"second answer for row {slab}/{row}"
+        self.tally["answered" if code == 0 else "poisoned"] += 1
+
+    def drain(self) -> None:
+        limit = time.monotonic() + PATIENCE_S
+        while self.held:
+            self.step(may_claim=False)
+            assert time.monotonic() < limit, f"worker {self.owner} waits for ever for {list(self.held)}"
+
+
+def executor_step(board: Board, instance: int, chance: random.Random) -> bool:
+    """One batch, if one is due. Rows are finished early at random, as after a bisection."""
+    ring = board.ring
+    batch = ring.seal(instance)
+    if batch is None:
+        return False
+    while (taken := ring.take(instance, batch)) is None:
+        if board.stop:
+            return False
+        os.sched_yield()
+    slab = taken["slab"]
+    source, target = board.inputs[slab], board.outputs[slab]
+    for row in range(taken["row_count"]):
+        if taken["attempts"] >= 2 and ring.take_alone(taken, row) <= 0:
+            continue
+        if ring.row(slab, row)[0] != ROW_RUNNING:
+            continue
+        for at in range(row * WORDS, (row + 1) * WORDS):
+            target[at] = answer(source[at])
+        if chance.random() < 0.3:
+            ring.finish_row(slab, row)
+    ring.complete(instance, taken)
+    return True
+
+
+def executor_body(board: Board, seed: int) -> Callable[[], None]:
+    def body() -> None:
+        chance = random.Random(seed)
+        parent = os.getppid()
+        while not board.stop and os.getppid() == parent:
+            if not executor_step(board, seed % 2, chance):
+                os.sched_yield()
+
+    return body
+
+
+def worker_body(board: Board, owner: int, seed: int, steps: int) -> Callable[[], None]:
+    def body() -> None:
+        worker = Worker(board, owner, seed)
+        for _ in range(steps):
+            worker.step()
+        worker.drain()
+
+    return body
+
+
+def spawn(body: Callable[[], None], point: int = 0, hits: int = 0) -> int:
+    """Forks a child that runs `body`, armed at `point`. Its exit status: 0 done, 1 an invariant broke."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        slab_ring.arm_failpoint(point, hits)
+        body()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def struck(status: int) -> bool:
+    """Whether a wait status is a death at a failpoint; anything but that and a clean end is an error."""
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL, f"child ended by signal {os.WTERMSIG(status)}"
+        return True
+    assert os.WEXITSTATUS(status) == 0, "a child broke an invariant, see above"
+    return False
+
+
+class Supervisor:
+    """Runs rounds on one board and keeps the books."""
+
+    def __init__(self, seed: int) -> None:
+        self.board = Board()
+        self.chance = random.Random(seed)
+        self.strikes: Counter[str] = Counter()
+        self.totals: Counter[str] = Counter()
+        self.last_generation = 0
+
+    def seed(self) -> int:
+        self.totals["seeds"] += 1
+        return self.totals["seeds"]
+
+    def wait(self, pid: int, live: Worker) -> bool:
+        """Goes on as the live worker until the child ends; whether it was struck."""
+        limit = time.monotonic() + PATIENCE_S
+        while True:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return struck(status)
+            live.step()
+            assert time.monotonic() < limit, f"child {pid} never ends"
+
+    def both_die(self) -> None:
+        """Worker and executor are armed at once; when the first falls the other is killed wherever it is. Nobody tidies up between."""
+        board, chance = self.board, self.chance
+        live = Worker(board, LIVE_WORKER, self.seed())
+        board.stop = False
+        points = chance.choice(sorted(EXECUTOR_POINTS)), chance.choice(sorted(WORKER_POINTS))
+        bodies = executor_body(board, self.seed()), worker_body(board, VICTIM_WORKER, self.seed(), 150)
+        pids = [spawn(body, point, chance.randint(1, 12)) for body, point in zip(bodies, points, strict=True)]
+        limit = time.monotonic() + chance.random() * 0.02
+        while pids and time.monotonic() < limit:
+            live.step()
+            for pid in pids:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    struck(status)
+                    pids.remove(pid)
+                    limit = 0
+                    break
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        tidy = [lambda: self.board.ring.reap_owner(VICTIM_WORKER), self.board.ring.recover_executor]
+        chance.shuffle(tidy)
+        for step in tidy:
+            step()
+            live.step()
+        self.totals["double deaths"] += 1
+        self.recover(live, spawn(executor_body(board, self.seed())))
+
+    def round(self, role: str, point: int, hits: int, executor_deaths: int = 1) -> None:
+        """One armed process of `role` among live ones, its successor, and a drain that must find everything."""
+        board, ring = self.board, self.board.ring
+        live = Worker(board, LIVE_WORKER, self.seed())
+        board.stop = False
+        executor = 0
+        if role == "worker":
+            executor = spawn(executor_body(board, self.seed()))
+            victim = spawn(worker_body(board, VICTIM_WORKER, self.seed(), 150), point, hits)
+            self.strikes[f"worker {point}"] += self.wait(victim, live)
+            ring.reap_owner(VICTIM_WORKER)
+        else:
+            if point == STAMPING:
+                self.kill_while_stamping()
+            neighbour = spawn(worker_body(board, VICTIM_WORKER, self.seed(), 150))
+            for _ in range(executor_deaths if point != STAMPING else 0):
+                executor = spawn(executor_body(board, self.seed()), point, hits)
+                self.strikes[f"executor {point}"] += self.wait_executor(executor, live)
+                ring.recover_executor()
+            executor = spawn(executor_body(board, self.seed()))
+            assert not self.wait(neighbour, live)
+        self.recover(live, executor)
+
+    def recover(self, live: Worker, executor: int) -> None:
+        """With a fresh worker and a live executor everything is answered, given back, and ready for more."""
+        fresh = spawn(worker_body(self.board, VICTIM_WORKER, self.seed(), 20))
+        assert not self.wait(fresh, live)
+        live.drain()
+        self.totals.update(live.tally)
+        self.quiesce()
+        self.board.stop = True
+        assert not struck(os.waitpid(executor, 0)[1])
+        self.totals["rounds"] += 1
+
+    def kill_while_stamping(self) -> None:
+        """Only a worker that died before its own stamp leaves one to the executor, and only if nobody joins in between."""
+        worker = spawn(worker_body(self.board, EARLIER_VICTIM, self.seed(), 50), OPENED, 1)
+        assert struck(os.waitpid(worker, 0)[1])
+        executor = spawn(executor_body(self.board, self.seed()), STAMPING, 1)
+        self.strikes[f"executor {STAMPING}"] += struck(os.waitpid(executor, 0)[1])
+        if self.chance.random() < 0.5:
+            self.board.ring.recover_executor()
+        self.board.ring.reap_owner(EARLIER_VICTIM)
+        self.board.ring.recover_executor()
+
+    def wait_executor(self, pid: int, live: Worker) -> bool:
+        """Goes on as the live worker until the armed executor is struck, or has lived so long that it will not be."""
+        limit = time.monotonic() + 2.0
+        while time.monotonic() < limit:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return struck(status)
+            live.step()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return False
+
+    def quiesce(self) -> None:
+        """With nobody claiming, every slab comes back; generations only grow."""
+        ring = self.board.ring
+        limit = time.monotonic() + PATIENCE_S
+        while ring.free_slabs() < SLABS:
+            os.sched_yield()
+            slabs = [ring.slab(slab) for slab in range(SLABS)]
+            assert time.monotonic() < limit, f"slabs that never come back: {slabs}, rows {ring.row_counts()}"
+        assert sum(ring.row_counts()) == 0
+        newest = max(ring.slab(slab)[3] for slab in range(SLABS))
+        assert newest > self.last_generation
+        self.last_generation = newest
+
+
+def main(rounds: int, seed: int) -> dict[str, Any]:
+    """Every failpoint in every role that passes it, `rounds` times each at random hit counts, then crash loops."""
+    points = set(range(1, slab_ring.FAILPOINT_COUNT))
+    assert points == WORKER_POINTS | EXECUTOR_POINTS, "a failpoint that no role claims: say here who passes it"
+    if not slab_ring.arm_failpoint(0):
+        raise SystemExit("this build has no failpoints: make debug")
+    supervisor = Supervisor(seed)
+    cases = [("worker", point) for point in WORKER_POINTS] + [("executor", point) for point in EXECUTOR_POINTS]
+    for _ in range(rounds):
+        supervisor.chance.shuffle(cases)
+        for role, point in cases:
+            for _ in range(TRIES):
+                before = supervisor.strikes[f"{role} {point}"]
+                supervisor.round(role, point, supervisor.chance.randint(1, 12))
+                if supervisor.strikes[f"{role} {point}"] > before:
+                    break
+        supervisor.round("executor", supervisor.chance.choice((9, 10, 11)), 1, executor_deaths=6)
+        for _ in range(4):
+            supervisor.both_die()
+    missing = [f"{role} {point}" for role, point in cases if not supervisor.strikes[f"{role} {point}"]]
+    return {"missing": missing, "strikes": dict(supervisor.strikes), "totals": dict(supervisor.totals)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]))))

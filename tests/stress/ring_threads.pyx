@@ -1,0 +1,354 @@
+"""Thread bodies that drive the ring's C functions without the GIL, for ThreadSanitizer and for counting.
+
+A worker claims, fills row payloads, publishes, cancels at random, waits, compares each answer with its input and releases. An
+executor instance seals, takes, computes every output of the batch and completes, as the real one does over a slab. All payload
+accesses are plain: only the words order them. Built outside release builds only. The arena owns the memory; one
+WorkerBody or InstanceBody per thread; Crowd is shared by all of them and outlives them.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from server._fast.atomics cimport half_add, half_exchange, half_load, half_store, word_load
+from server._fast.layout cimport Arena, ArenaView
+from server._fast.slab_ring cimport (
+    FAILURE_DEADLINE,
+    FAILURE_MODEL,
+    FAILURE_POISON,
+    RING_UNPUBLISHED,
+    ROW_DONE,
+    ROW_FAILED,
+    ROW_RUNNING,
+    Batch,
+    Claim,
+    ring_cancel,
+    ring_claim,
+    ring_complete,
+    ring_finish_row,
+    ring_finished,
+    ring_publish,
+    ring_recycle,
+    ring_release,
+    ring_seal,
+    ring_take,
+    ring_take_alone,
+    row_at,
+    row_code,
+    row_state,
+)
+
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield() noexcept
+
+cdef enum:
+    MAX_HELD = 8       # claims a worker has in flight
+    MAX_CLAIM_ROWS = 4
+    DEADLINE_NS = 1    # already over whenever an instance looks: its clock starts at 2
+
+cdef struct Held:
+    Claim claim
+    uint64_t tag
+    bint expires
+
+cdef struct Tally:
+    uint64_t operations  # calls that moved a word: claim, publish, cancel, release, seal, take, complete
+    uint64_t claims      # each ends as one of the six below
+    uint64_t full
+    uint64_t answered
+    uint64_t failed
+    uint64_t expired
+    uint64_t poisoned
+    uint64_t cancelled
+    uint64_t dropped     # the worker died with them
+    uint64_t wrong
+    uint64_t batches
+    uint64_t rows
+
+
+cdef inline uint64_t random_next(uint64_t* state) noexcept nogil:
+    state[0] ^= state[0] << 13
+    state[0] ^= state[0] >> 7
+    state[0] ^= state[0] << 17
+    return state[0]
+
+
+cdef inline uint64_t mixed(uint64_t value) noexcept nogil:
+    value = (value ^ (value >> 31)) * <uint64_t>0x9E3779B97F4A7C15
+    return value ^ (value >> 29)
+
+
+def answer(uint64_t value):
+    """What an instance makes of one input word."""
+    return mixed(value)
+
+
+cdef inline uint64_t* payload(ArenaView* v, uint32_t slab, uint32_t row, uint32_t tensor) noexcept nogil:
+    return <uint64_t*>(v.data + slab * v.data_stride + v.tensors[tensor].slab_offset + row * v.tensors[tensor].row_bytes)
+
+
+cdef inline uint32_t words_of(ArenaView* v, uint32_t tensor) noexcept nogil:
+    return <uint32_t>(v.tensors[tensor].row_bytes // 8)
+
+
+cdef class Crowd:
+    """What the threads of one run share. Tensor 0 is the input, tensor 1 the output, of equally many 64-bit words."""
+
+    cdef readonly Arena arena
+    cdef ArenaView* v
+    cdef uint32_t workers_left
+    cdef uint32_t crash
+
+    def __cinit__(self, Arena arena not None, int workers):
+        self.arena = arena
+        self.v = &arena.view
+        self.workers_left = workers
+
+    @property
+    def finished(self):
+        """Whether every worker said leave()."""
+        return half_load(&self.workers_left) == 0
+
+    @property
+    def crashed(self):
+        """Whether the executor died; clear_crash() before its successor starts."""
+        return half_load(&self.crash) != 0
+
+    def clear_crash(self):
+        half_store(&self.crash, 0)
+
+    def leave(self):
+        """A worker will claim no more: instances stop when the last one left and the ring is empty."""
+        half_add(&self.workers_left, <uint32_t>-1)
+
+
+cdef class WorkerBody:
+    """Worker `owner`: run() until it has done `operations`, or until it dies.
+
+    one_in_cancel, one_in_expire: how often a claim is given up, or published with a deadline that is over. early: publishes before
+    it fills, a bug on purpose.
+    """
+
+    cdef Crowd crowd
+    cdef uint32_t owner
+    cdef uint64_t seed, sequence
+    cdef uint32_t one_in_cancel, one_in_expire
+    cdef bint early
+    cdef Held held[MAX_HELD]
+    cdef int held_count
+    cdef Tally tally
+
+    def __cinit__(self, Crowd crowd not None, uint32_t owner, uint64_t seed, uint32_t one_in_cancel=32,
+                  uint32_t one_in_expire=64, bint early=False):
+        self.crowd = crowd
+        self.owner = owner
+        self.seed = seed | 1
+        self.sequence = <uint64_t>(owner + 1) << 48
+        self.one_in_cancel = one_in_cancel
+        self.one_in_expire = one_in_expire
+        self.early = early
+        memset(&self.tally, 0, sizeof(self.tally))
+
+    def run(self, uint64_t operations, uint64_t dies_after=0):
+        """True when done with nothing in flight; False when it died at `dies_after` operations, with claims in flight."""
+        cdef bint done
+        with nogil:
+            done = self.work(operations, dies_after)
+        if not done:
+            self.tally.dropped += self.held_count
+            self.held_count = 0
+        return bool(done)
+
+    @property
+    def tally(self):
+        return self.tally
+
+    cdef bint work(self, uint64_t operations, uint64_t dies_after) noexcept nogil:
+        cdef bint moved
+        while self.tally.operations < operations or self.held_count:
+            if dies_after and self.tally.operations >= dies_after:
+                return False
+            moved = False
+            if self.tally.operations < operations and self.held_count < MAX_HELD and random_next(&self.seed) % 4:
+                moved = self.ask()
+            if self.held_count and self.poll(random_next(&self.seed) % self.held_count):
+                moved = True
+            if not moved:
+                sched_yield()
+        return True
+
+    cdef bint ask(self) noexcept nogil:
+        cdef Held* held = &self.held[self.held_count]
+        cdef uint32_t rows = 1, most = min(<uint32_t>MAX_CLAIM_ROWS, self.crowd.v.row_capacity)
+        if random_next(&self.seed) % 4 == 0:
+            rows = 1 + random_next(&self.seed) % most
+        if ring_claim(self.crowd.v, self.owner, rows, 0, 1, &held.claim) < 0:
+            self.tally.full += 1
+            return False
+        self.tally.operations += 1
+        self.tally.claims += 1
+        held.tag = self.sequence
+        held.expires = random_next(&self.seed) % self.one_in_expire == 0
+        self.sequence += rows << 8
+        if self.early:
+            self.publish(held)
+        self.fill(held)
+        if random_next(&self.seed) % self.one_in_cancel == 0 and not self.early:
+            self.cancel(held)
+            return True
+        if not self.early:
+            self.publish(held)
+        self.held_count += 1
+        return True
+
+    cdef void fill(self, Held* held) noexcept nogil:
+        cdef uint32_t row, word, words = words_of(self.crowd.v, 0)
+        cdef uint64_t* to
+        for row in range(held.claim.row_count):
+            to = payload(self.crowd.v, held.claim.slab, held.claim.first_row + row, 0)
+            for word in range(words):
+                to[word] = held.tag + (<uint64_t>row << 8) + word
+
+    cdef void publish(self, Held* held) noexcept nogil:
+        ring_publish(self.crowd.v, self.owner, &held.claim, 1, DEADLINE_NS if held.expires else 0)
+        self.tally.operations += 1
+
+    cdef void cancel(self, Held* held) noexcept nogil:
+        ring_cancel(self.crowd.v, self.owner, &held.claim)
+        self.tally.operations += 1
+        self.tally.cancelled += 1
+
+    cdef bint poll(self, uint32_t index) noexcept nogil:
+        cdef Held* held = &self.held[index]
+        cdef uint64_t failed
+        if not ring_finished(self.crowd.v, self.owner, &held.claim, &failed):
+            if random_next(&self.seed) % (self.one_in_cancel * 64):
+                return False
+            self.cancel(held)
+        else:
+            self.check(held, failed)
+            ring_release(self.crowd.v, self.owner, &held.claim)
+            ring_recycle(self.crowd.v, held.claim.slab)
+            self.tally.operations += 1
+        self.held_count -= 1
+        held[0] = self.held[self.held_count]
+        return True
+
+    cdef void check(self, Held* held, uint64_t failed) noexcept nogil:
+        """One answer per claim: a failure that has a reason, or outputs that belong to the inputs, row by row."""
+        cdef uint32_t row, word, words = words_of(self.crowd.v, 1)
+        cdef uint64_t* answer_words
+        if failed:
+            if row_code(failed) == FAILURE_DEADLINE and held.expires:
+                self.tally.expired += 1
+            elif row_code(failed) == FAILURE_MODEL:
+                self.tally.failed += 1
+            elif row_code(failed) == FAILURE_POISON:
+                self.tally.poisoned += 1
+            else:
+                self.tally.wrong += 1
+        else:
+            self.tally.answered += 1
+            self.tally.wrong += held.expires
+        for row in range(held.claim.row_count):
+            if row_state(word_load(row_at(self.crowd.v, held.claim.slab, held.claim.first_row + row))) != ROW_DONE:
+                continue
+            answer_words = payload(self.crowd.v, held.claim.slab, held.claim.first_row + row, 1)
+            for word in range(words):
+                if answer_words[word] != mixed(held.tag + (<uint64_t>row << 8) + word):
+                    self.tally.wrong += 1
+
+
+cdef class InstanceBody:
+    """Instance `instance` of the executor: run() until all workers left and nothing is due, or until the executor dies.
+
+    one_in_fail: how often a row is refused by the model.
+    """
+
+    cdef Crowd crowd
+    cdef uint32_t instance
+    cdef uint64_t seed
+    cdef uint32_t one_in_fail
+    cdef Tally tally
+
+    def __cinit__(self, Crowd crowd not None, uint32_t instance, uint64_t seed, uint32_t one_in_fail=64):
+        self.crowd = crowd
+        self.instance = instance
+        self.seed = seed | 1
+        self.one_in_fail = one_in_fail
+        memset(&self.tally, 0, sizeof(self.tally))
+
+    def run(self, uint64_t dies_after=0):
+        """True when nothing is left to do; False when the executor died: at the `dies_after`-th step of a batch here, or in another
+        instance."""
+        cdef bint done
+        with nogil:
+            done = self.work(dies_after)
+        return bool(done)
+
+    @property
+    def tally(self):
+        return self.tally
+
+    cdef bint dies(self, uint64_t* steps_left) noexcept nogil:
+        """Whether the executor is dead at this step; the instance that dies takes the others with it."""
+        if steps_left[0]:
+            steps_left[0] -= 1
+            if steps_left[0] == 0:
+                half_exchange(&self.crowd.crash, 1)
+        return half_load(&self.crowd.crash) != 0
+
+    cdef bint work(self, uint64_t dies_after) noexcept nogil:
+        cdef ArenaView* v = self.crowd.v
+        cdef Batch batch
+        cdef bint last
+        cdef uint64_t steps = dies_after
+        while True:
+            if half_load(&self.crowd.crash):
+                return False
+            last = half_load(&self.crowd.workers_left) == 0
+            if ring_seal(v, self.instance, 2, &batch) < 0:
+                if last:
+                    return True
+                sched_yield()
+                continue
+            self.tally.operations += 1
+            while ring_take(v, self.instance, 2, &batch) == RING_UNPUBLISHED:
+                sched_yield()
+                if half_load(&self.crowd.crash):
+                    return False
+            self.tally.operations += 1
+            if self.dies(&steps) or not self.compute(&batch, &steps):
+                return False
+            ring_complete(v, self.instance, &batch)
+            self.tally.operations += 1
+            self.tally.batches += 1
+            self.tally.rows += batch.live_count
+
+    cdef bint compute(self, const Batch* batch, uint64_t* steps) noexcept nogil:
+        """A slab that runs for the first time is computed whole; of a recovered one only the running rows, since the outputs of
+        its other rows may be being read."""
+        cdef ArenaView* v = self.crowd.v
+        cdef uint32_t row
+        for row in range(batch.row_count):
+            if batch.attempts >= 2 and ring_take_alone(v, batch, row) <= 0:
+                continue
+            if batch.attempts == 0 or row_state(word_load(row_at(v, batch.slab, row))) == ROW_RUNNING:
+                self.compute_row(batch.slab, row)
+        for row in range(batch.row_count):
+            if self.dies(steps):
+                return False
+            if random_next(&self.seed) % self.one_in_fail == 0:
+                if row_state(word_load(row_at(v, batch.slab, row))) == ROW_RUNNING:
+                    ring_finish_row(v, batch.slab, row, FAILURE_MODEL)
+            elif random_next(&self.seed) % 4 == 0:
+                if row_state(word_load(row_at(v, batch.slab, row))) == ROW_RUNNING:
+                    ring_finish_row(v, batch.slab, row, 0)
+        return True
+
+    cdef void compute_row(self, uint32_t slab, uint32_t row) noexcept nogil:
+        cdef uint64_t* source = payload(self.crowd.v, slab, row, 0)
+        cdef uint64_t* target = payload(self.crowd.v, slab, row, 1)
+        cdef uint32_t word, words = words_of(self.crowd.v, 0)
+        for word in range(words):
+            target[word] = mixed(source[word])

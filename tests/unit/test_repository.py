@@ -1,0 +1,174 @@
+"""Every form of PATH, every way it can be wrong, and that one bad model leaves the others alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from server.demo import files
+from server.models.repository import ModelVersion, RepositoryError, scan
+from tests.support import onnx_writer
+
+MODEL = onnx_writer.add_sub()
+
+
+def put(path: Path, content: bytes = MODEL) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def names(found: list[ModelVersion]) -> list[tuple[str, int, bool]]:
+    return [(item.name, item.version, item.error is None) for item in found]
+
+
+def error_of(path: Path) -> str:
+    (only,) = scan(path)
+    assert only.error is not None
+    return only.error
+
+
+def test_one_file(tmp_path: Path) -> None:
+    file = put(tmp_path / "resnet.v2.onnx")
+    (only,) = scan(file)
+    assert (only.name, only.version, only.path, only.error) == ("resnet.v2", 1, file, None)
+    assert only.batching is not None and only.batching.batched
+    assert only.model is not None and only.model.outputs[1].name == "OUTPUT1"
+
+
+def test_flat_directory(tmp_path: Path) -> None:
+    put(tmp_path / "iris" / "model.onnx")
+    assert names(scan(tmp_path / "iris")) == [("iris", 1, True)]
+
+
+def test_flat_directory_named_by_a_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "iris" / "model.onnx")
+    monkeypatch.chdir(tmp_path / "iris")
+    assert names(scan(".")) == [("iris", 1, True)]
+
+
+def test_demo_model_is_a_model_directory() -> None:
+    assert names(scan(files.MODEL)) == [("digits", 1, True)]
+
+
+def test_tree_takes_the_highest_version_of_each(tmp_path: Path) -> None:
+    for version in ("1", "00000123", "20"):
+        put(tmp_path / "b" / version / "model.onnx")
+    put(tmp_path / "a" / "7" / "model.onnx")
+    put(tmp_path / "a" / "config.pbtxt", b"")
+    put(tmp_path / "a" / "notes" / "model.onnx")
+    put(tmp_path / ".git" / "1" / "model.onnx")
+    put(tmp_path / "README.md", b"")
+    assert names(scan(tmp_path)) == [("a", 7, True), ("b", 123, True)]
+    assert names(scan(tmp_path, all_versions=True)) == [
+        ("a", 7, True),
+        ("b", 1, True),
+        ("b", 20, True),
+        ("b", 123, True),
+    ]
+
+
+def test_one_bad_model_leaves_the_others(tmp_path: Path) -> None:
+    put(tmp_path / "good" / "1" / "model.onnx")
+    put(tmp_path / "broken" / "1" / "model.onnx", b"not a model")
+    put(tmp_path / "bad name" / "1" / "model.onnx")
+    put(tmp_path / "text" / "1" / "model.onnx", onnx_writer.identity("BYTES"))
+    put(tmp_path / "deep" / "1" / "model.onnx", onnx_writer.identity("FP32", [1] * 9))
+    (tmp_path / "empty" / "1").mkdir(parents=True)
+    (tmp_path / "unfinished").mkdir()
+    put(tmp_path / "flat" / "model.onnx")
+    put(tmp_path / "twice" / "1" / "model.onnx")
+    put(tmp_path / "twice" / "001" / "model.onnx")
+    errors = {item.name: item.error for item in scan(tmp_path)}
+    assert errors.pop("good") is None
+    for name, said in {
+        "broken": "is not a readable ONNX file",
+        "bad name": "found: the model name 'bad name'; expected: a letter or digit",
+        "text": "input 'x' is of type BYTES, which is not served yet",
+        "deep": "input 'x' has 9 dimensions; at most 8 are served",
+        "empty": "No such file",
+        "unfinished": "expected: unfinished/VERSION/model.onnx; fix: put it at",
+        "flat": "fix: mkdir",
+        "twice": "found: 001 and 1, all of them version 1; fix: keep one",
+    }.items():
+        error = errors.pop(name)
+        assert error is not None and said in error
+    assert not errors
+
+
+def test_a_bad_highest_version_is_not_replaced(tmp_path: Path) -> None:
+    put(tmp_path / "m" / "1" / "model.onnx")
+    put(tmp_path / "m" / "2" / "model.onnx", b"")
+    assert names(scan(tmp_path)) == [("m", 2, False)]
+
+
+@pytest.mark.parametrize("name", ["a", "0", "A.b_c-d", "x" * 128])
+def test_names_that_are_allowed(tmp_path: Path, name: str) -> None:
+    put(tmp_path / name / "1" / "model.onnx")
+    assert names(scan(tmp_path)) == [(name, 1, True)]
+
+
+@pytest.mark.parametrize("name", ["-a", "_a", "a b", "ä", "x" * 129, "a\n", "a%2f"])
+def test_names_that_are_not(tmp_path: Path, name: str) -> None:
+    put(tmp_path / name / "1" / "model.onnx")
+    assert "the model name" in error_of(tmp_path)
+
+
+def test_an_external_weight_file_outside_is_refused(tmp_path: Path) -> None:
+    graph = onnx_writer.Graph("g")
+    graph.input("x", "FP32", [-1, 1])
+    graph.output("y", "FP32", [-1, 1])
+    entry = b"\x0a\x08location\x12\x0b/etc/passwd"
+    tensor = b"\x42\x01w\x6a" + bytes([len(entry)]) + entry + b"\x70\x01"
+    graph.initializers += b"\x2a" + bytes([len(tensor)]) + tensor
+    assert "keeps tensor 'w' in '/etc/passwd'" in error_of(put(tmp_path / "m.onnx", graph.model()))
+
+
+def refusal(path: Path) -> RepositoryError:
+    with pytest.raises(RepositoryError) as caught:
+        scan(path)
+    text = str(caught.value)
+    assert "found: " in text and "expected: " in text
+    return caught.value
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    caught = refusal(tmp_path / "models" / "digits")
+    assert caught.exit_code == 66
+    assert f"found: {tmp_path} but no 'digits' in it" in str(caught)
+
+
+def test_nothing_in_it(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("")
+    caught = refusal(tmp_path)
+    assert caught.exit_code == 66
+    assert "it holds readme.txt" in str(caught)
+
+
+def test_a_dangling_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    assert refusal(tmp_path / "link").exit_code == 66
+
+
+def test_loose_files_name_the_command(tmp_path: Path) -> None:
+    put(tmp_path / "resnet.onnx")
+    assert f"fix: headrace serve {tmp_path / 'resnet.onnx'}" in str(refusal(tmp_path))
+    put(tmp_path / "bert.onnx")
+    assert f"mv {tmp_path / 'bert.onnx'} {tmp_path / 'bert' / '1' / 'model.onnx'}" in str(refusal(tmp_path))
+
+
+def test_another_kind_of_file(tmp_path: Path) -> None:
+    assert "an .onnx file or a directory" in str(refusal(put(tmp_path / "model.pt")))
+    os.mkfifo(tmp_path / "fifo")
+    assert "neither a file nor a directory" in str(refusal(tmp_path / "fifo"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    caught = refusal(folder)
+    assert caught.exit_code == 77
+    assert "chmod" in str(caught)
