@@ -111,6 +111,7 @@ stress: test-setup build/debug/stamp ## long randomised runs: 10^5-10^6 cases, k
 
 .PHONY: perf
 perf: build $(VENV)/stamp-dev ## performance cells against C floors; results in perf/results
+	@tools/prerequisites.sh $(PYTHON) wrk strace
 	$(BIN)/python -m perf $(ARGS)
 
 # --- one executable ---------------------------------------------------------------------------------------------------

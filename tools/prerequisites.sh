@@ -1,9 +1,11 @@
 #!/bin/sh
 # Checks that this machine can build headrace: python3 >= 3.11 with venv and headers, gcc, g++.
 # As root on a Debian system what is missing is installed; otherwise it is named in one line and the exit code is 69.
-# Usage: tools/prerequisites.sh [PYTHON]
+# Usage: tools/prerequisites.sh [PYTHON [COMMAND ...]], where each further command is in a package of its own name.
 set -eu
 python=${1:-python3}
+[ $# = 0 ] || shift
+commands=$*
 
 missing() {
     if ! command -v "$python" >/dev/null 2>&1; then
@@ -15,8 +17,9 @@ import os, sysconfig
 raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
 PY
     fi
-    command -v gcc >/dev/null 2>&1 || printf ' gcc'
-    command -v g++ >/dev/null 2>&1 || printf ' g++'
+    for name in gcc g++ $commands; do
+        command -v "$name" >/dev/null 2>&1 || printf ' %s' "$name"
+    done
 }
 
 wanted=$(missing)

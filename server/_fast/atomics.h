@@ -10,12 +10,18 @@ static inline void word_store(uint64_t *word, uint64_t value) { __atomic_store_n
 static inline int word_cas(uint64_t *word, uint64_t expected, uint64_t desired) {
     return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
-static inline uint64_t word_or(uint64_t *word, uint64_t bits) { return __atomic_fetch_or(word, bits, __ATOMIC_SEQ_CST); }
-static inline uint64_t word_and(uint64_t *word, uint64_t bits) { return __atomic_fetch_and(word, bits, __ATOMIC_SEQ_CST); }
+static inline uint64_t word_or(uint64_t *word, uint64_t bits) {
+    return __atomic_fetch_or(word, bits, __ATOMIC_SEQ_CST);
+}
+static inline uint64_t word_and(uint64_t *word, uint64_t bits) {
+    return __atomic_fetch_and(word, bits, __ATOMIC_SEQ_CST);
+}
 
 static inline uint32_t half_load(const uint32_t *half) { return __atomic_load_n(half, __ATOMIC_ACQUIRE); }
 static inline void half_store(uint32_t *half, uint32_t value) { __atomic_store_n(half, value, __ATOMIC_RELEASE); }
-static inline uint32_t half_add(uint32_t *half, uint32_t value) { return __atomic_fetch_add(half, value, __ATOMIC_ACQ_REL); }
+static inline uint32_t half_add(uint32_t *half, uint32_t value) {
+    return __atomic_fetch_add(half, value, __ATOMIC_ACQ_REL);
+}
 static inline uint32_t half_exchange(uint32_t *half, uint32_t value) {
     return __atomic_exchange_n(half, value, __ATOMIC_SEQ_CST);
 }

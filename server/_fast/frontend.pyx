@@ -1,7 +1,7 @@
 """A worker's front end: finds lanes for paths, and does once per loop turn what many requests asked for.
 
-Connections and lanes say "due" during a turn of the event loop; at its end every due executor gets one wake-up and every
-due connection one write. It does not know protocols. Everything runs on the worker's event loop thread.
+Connections and lanes say "due" during a turn of the event loop; at its end every due executor gets one wake-up and
+every due connection one write. It does not know protocols. Everything runs on the worker's event loop thread.
 """
 
 from libc.stdint cimport uint64_t

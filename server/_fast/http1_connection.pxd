@@ -1,16 +1,12 @@
 """C face of HTTP/1.1 connections."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint64_t
 
-from server._fast.frontend cimport Frontend, Peer
 from server._fast.http1 cimport HttpHead
 from server._fast.http1_chunk cimport ChunkDecoder
-from server._fast.infer_call cimport InferCall, LaneClient
-from server._fast.infer_spec cimport InferError
+from server._fast.http1_output cimport Http1Output
+from server._fast.infer_call cimport LaneClient
 from server._fast.outbuf cimport OutBuf
-
-cdef enum:
-    MAX_PIPELINED = 16
 
 cdef enum ConnectionState:
     READ_HEAD = 0
@@ -21,19 +17,8 @@ cdef enum ConnectionState:
     CLOSED = 5
 
 
-#: A request that waits for its answer or for its turn to be answered.
-cdef struct Slot:
-    int persistence
-    bint is_head_request
-    bint is_done
-    OutBuf held        # its answer, while an earlier one is not ready
-
-
-cdef class Http1Connection(Peer):
-    cdef Frontend frontend
-    cdef object transport
+cdef class Http1Connection(Http1Output):
     cdef object port
-    cdef int fd
     cdef int state
     cdef HttpHead head
     cdef ChunkDecoder chunks
@@ -42,50 +27,40 @@ cdef class Http1Connection(Peer):
     cdef size_t own_capacity
     cdef size_t need_bytes         # READ_BODY: head and body; SKIP_BODY: what is still to come
     cdef OutBuf chunked_body
-    cdef OutBuf out
-    cdef Slot slots[16]
     cdef list calls                # by slot: the InferCall in flight, or None
-    cdef uint32_t first_slot
-    cdef uint32_t slot_count
     cdef LaneClient lane           # of the request being read, if it is an inference that may run
     cdef bint is_blocked           # too many requests wait: reading is paused
-    cdef bint is_spilled           # the kernel's buffer is full: uvloop holds bytes
-    cdef bint must_close           # after the answers that are due
     cdef bint must_linger
     cdef bint wants_continue
     cdef bint got_eof
     cdef bint is_paused
-    cdef uint64_t request_ns       # when the first byte of the request being read came
-    cdef uint64_t active_ns
+    cdef bint is_lingering
+    cdef size_t spilled_bytes
+    cdef uint64_t request_ns       # when the first byte of the request being read came; 0 between requests
     cdef uint64_t body_bytes_seen
     cdef Py_ssize_t view_bytes
     cdef Py_ssize_t view_stride
 
+    cdef int consume_all(self, const char* p, size_t n) except -1
     cdef Py_ssize_t consume(self, const char* p, size_t n) except -1
+    cdef int next_request(self) except -1
     cdef Py_ssize_t read_head(self, const char* p, size_t n) except -2
     cdef int begin_body(self, const char* p, size_t n) except -2
-    cdef Py_ssize_t read_chunks(self, const char* p, size_t n) except -2
-    cdef int keep(self, const char* p, size_t n, size_t capacity) except -1
-    cdef int drop_own(self) except -1
-    cdef int answer(self, const char* p, const char* body, size_t n) except -1
-    cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1
-    cdef int answer_control(self, const char* p, const char* body, size_t n) except -1
-    cdef int take_slot(self) except -1
-    cdef OutBuf* slot_buffer(self, int slot) noexcept
-    cdef int slot_done(self, int slot) except -1
-    cdef int write_reply(self, int slot, int status, int content_type, const char* body, size_t n, int64_t json_bytes,
-                         const char* extra, size_t extra_bytes) except -1
-    cdef int write_refusal(self, int slot, const InferError* error) except -1
-    cdef int refuse(self, int error, const char* extra) except -2
-    cdef int refuse_head(self, int status, const char* message, const char* extra) except -2
-    cdef int consume_all(self, const char* p, size_t n) except -1
-    cdef int next_request(self) except -1
     cdef int keep_head(self, const char* p) except -1
     cdef bint is_media_type_known(self, const char* p)
     cdef int send_continue(self) except -1
-    cdef uint64_t received_of_request(self) noexcept
+    cdef Py_ssize_t read_chunks(self, const char* p, size_t n) except -2
+    cdef int drop_chunks(self) except -1
+    cdef int keep(self, const char* p, size_t n, size_t capacity) except -1
+    cdef int drop_own(self) except -1
+    cdef int answer(self, const char* p, const char* body, size_t n) except -1
+    cdef int next_slot(self) except -1
+    cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1
+    cdef int answer_control(self, const char* p, const char* body, size_t n) except -1
+    cdef int refuse(self, int error, const char* extra) except -2
+    cdef int refuse_head(self, int status, const char* message, const char* extra) except -2
     cdef int fail(self, int error) except -1
-    cdef int flush(self) except -1
     cdef int begin_close(self) except -1
     cdef int pause(self) except -1
     cdef int resume(self) except -1
+    cdef uint64_t received_of_request(self) noexcept

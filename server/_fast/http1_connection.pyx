@@ -1,19 +1,20 @@
-"""An HTTP/1.1 connection of a worker: received bytes to requests, finished calls to replies, in the order of the requests.
+"""An HTTP/1.1 connection of a worker: received bytes to requests, finished calls to replies, in the order of the
+requests.
 
-uvloop calls it as a BufferedProtocol: two Python-level calls for each receive, none for each header or request. It knows framing,
-routes and limits; JSON, tensors and rows are behind LaneClient, everything that is not an inference behind Frontend.handlers.
-A complete request is read where it was received, in the front end's shared buffer; a partial one moves to memory of its
-own, bounded by the body limit and by the front end's limit for all connections. Answers due in one loop turn leave in
-one write. One connection, one event loop thread; O(bytes).
+uvloop calls it as a BufferedProtocol: two Python-level calls for each receive, none for each header or request. It
+knows framing, routes and limits; JSON, tensors and rows are behind LaneClient, everything that is not an inference
+behind Frontend.handlers. A complete request is read where it was received, in the front end's shared buffer; a
+partial one moves to memory of its own, bounded by the body limit and by the front end's limit for all connections.
+Answers due in one loop turn leave in one write. One connection, one event loop thread; O(bytes).
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memcpy, memmove, strlen
+from libc.string cimport memcmp, memmove, strlen
 
 from server._fast.atomics cimport relaxed_add
 from server._fast.clock cimport now_ns
-from server._fast.frontend cimport SCRATCH_BYTES, Frontend, Peer
+from server._fast.frontend cimport SCRATCH_BYTES, Frontend
 from server._fast.http1 cimport (
     HTTP_CLOSE,
     HTTP_ERR_BODY_TOO_LARGE,
@@ -32,43 +33,23 @@ from server._fast.http1 cimport (
     http1_reset,
 )
 from server._fast.http1_chunk cimport http1_chunk_feed, http1_chunk_reset
+from server._fast.http1_output cimport MAX_PIPELINED, Http1Output
 from server._fast.http1_reply cimport (
     HTTP_CONTENT_JSON,
     HTTP_CONTENT_NONE,
     HTTP_CONTENT_OCTET,
     http1_write_continue,
     http1_write_error,
-    http1_write_head,
 )
 from server._fast.http1_text cimport http1_equals
 from server._fast.infer_call cimport InferCall, LaneClient
 from server._fast.infer_json_index cimport infer_json_index, infer_raw_index
 from server._fast.infer_json_reply cimport infer_json_reply
-from server._fast.infer_spec cimport (
-    INFER_DEADLINE,
-    INFER_INTERNAL,
-    INFER_INVALID_ARGUMENT,
-    INFER_NOT_FOUND,
-    INFER_RESOURCE_EXHAUSTED,
-    INFER_UNAVAILABLE,
-    INFER_UNIMPLEMENTED,
-    InferError,
-    infer_fail,
-)
+from server._fast.infer_spec cimport INFER_INTERNAL, INFER_INVALID_ARGUMENT, InferError, infer_fail
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
 from server._fast.slab_ring cimport ring_has_room
 from server._fast.stats cimport REASON_INVALID, REASON_REJECTED
 
-
-cdef extern from "<sys/socket.h>" nogil:
-    ssize_t c_send "send"(int fd, const void* data, size_t n, int flags) noexcept
-    int MSG_NOSIGNAL
-    int MSG_DONTWAIT
-
-cdef extern from "<errno.h>" nogil:
-    int errno
-    int EAGAIN
-    int EINTR
 
 cdef const char* LIVE_PATH = b"/v2/health/live"
 cdef const char* LIVE_BODY = b'{"live":true}'
@@ -89,77 +70,23 @@ cdef size_t KEEP_OWN_BYTES = 1 << 16
 cdef tuple METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 
 
-cdef int error_status(int code) noexcept nogil:
-    if code == INFER_INVALID_ARGUMENT:
-        return 400
-    if code == INFER_NOT_FOUND:
-        return 404
-    if code == INFER_UNAVAILABLE:
-        return 503
-    if code == INFER_UNIMPLEMENTED:
-        return 501
-    if code == INFER_RESOURCE_EXHAUSTED:
-        return 413
-    if code == INFER_DEADLINE:
-        return 504
-    return 500
-
-
-cdef int write_error_body(OutBuf* b, const char* text, size_t n) noexcept nogil:
-    """{"error":"..."} with the text escaped for JSON."""
-    cdef size_t i
-    cdef unsigned char c
-    cdef char* at
-    if outbuf_reserve(b, 6 * n + 16) < 0:
-        return -1
-    at = b.data + b.len
-    memcpy(at, b'{"error":"', 10)
-    at += 10
-    for i in range(n):
-        c = text[i]
-        if c == c'"' or c == c'\\':
-            at[0] = c'\\'
-            at[1] = c
-            at += 2
-        elif c < 0x20:
-            memcpy(at, b"\\u00", 4)
-            at[4] = b"0123456789abcdef"[c >> 4]
-            at[5] = b"0123456789abcdef"[c & 15]
-            at += 6
-        else:
-            at[0] = c
-            at += 1
-    memcpy(at, b'"}', 2)
-    b.len = at + 2 - b.data
-    return 0
-
-
-cdef class Http1Connection(Peer):
+cdef class Http1Connection(Http1Output):
     """`port` is "http" or "metrics" and only passed on to the handlers."""
 
     def __cinit__(self, Frontend frontend not None, str port not None):
-        self.frontend = frontend
         self.port = port
         self.calls = [None] * MAX_PIPELINED
-        self.fd = -1
         self.view_stride = 1
         http1_reset(&self.head)
 
     def __dealloc__(self):
-        cdef int i
         free(self.own)
-        outbuf_free(&self.out)
         outbuf_free(&self.chunked_body)
-        for i in range(MAX_PIPELINED):
-            outbuf_free(&self.slots[i].held)
 
     # -- what the transport calls
 
     def connection_made(self, transport):
-        self.transport = transport
-        self.fd = transport.get_extra_info("socket").fileno()
-        # The transport says "paused" as soon as it holds a byte: until then this class writes to the socket itself.
-        transport.set_write_buffer_limits(0, 0)
+        self.attach(transport)
         self.active_ns = now_ns()
         self.frontend.peers.add(self)
         self.frontend.page.connections_open = len(self.frontend.peers)
@@ -168,6 +95,7 @@ cdef class Http1Connection(Peer):
     def connection_lost(self, exc):
         cdef InferCall call
         cdef int i
+        self.drop_chunks()
         self.state = CLOSED
         self.fd = -1
         for i in range(MAX_PIPELINED):
@@ -183,10 +111,8 @@ cdef class Http1Connection(Peer):
     def eof_received(self):
         """The client sends nothing more but may still read: answers that are due go out, then the connection closes."""
         self.got_eof = True
-        if self.state == LINGER or (self.slot_count == 0 and self.out.len == 0 and not self.is_spilled):
-            return False
-        self.must_close = True
-        return True
+        cdef bint is_idle = self.slot_count == 0 and self.out.len == 0 and not self.is_spilled and not self.is_blocked
+        return self.state != LINGER and not is_idle
 
     def get_buffer(self, Py_ssize_t hint):
         return self
@@ -226,21 +152,12 @@ cdef class Http1Connection(Peer):
             n = self.own_bytes
         self.consume_all(p, n)
 
-    def pause_writing(self):
-        self.is_spilled = True
-
-    def resume_writing(self):
-        self.is_spilled = False
-        self.active_ns = now_ns()
-        if self.state != CLOSED:
-            self.frontend.peer_due(self)
-
     # -- bytes to requests
 
     cdef int consume_all(self, const char* p, size_t n) except -1:
         """Reads requests out of p[0:n] and keeps what is left of it for later."""
         cdef size_t used = self.consume(p, n)
-        if self.state == CLOSED:
+        if self.fd < 0:
             return 0
         if used == n:
             return self.drop_own()
@@ -275,7 +192,7 @@ cdef class Http1Connection(Peer):
             else:
                 self.body_bytes_seen += n - used
                 if self.state == LINGER and self.body_bytes_seen > MAX_LINGER_BYTES:
-                    self.transport.abort()
+                    self.drop()
                 return n
             if step < 0:
                 return used if step == -1 else n
@@ -305,7 +222,7 @@ cdef class Http1Connection(Peer):
             return n
         relaxed_add(&self.frontend.page.requests_total, 1)
         if self.begin_body(p, n) < 0:
-            return self.head.head_bytes if self.state == SKIP_BODY else n
+            return n if self.state == LINGER else code
         if self.state == READ_CHUNKS:
             return 0
         self.need_bytes = self.head.head_bytes + (self.head.content_length if self.head.content_length > 0 else 0)
@@ -399,21 +316,25 @@ cdef class Http1Connection(Peer):
         self.body_bytes_seen += consumed + 1
         self.frontend.held_bytes += produced
         if code < 0:
-            self.frontend.held_bytes -= b.len - self.head.head_bytes
             self.fail(-code)
             return n
         if code == 1:
-            self.frontend.held_bytes -= b.len - self.head.head_bytes
             self.answer(b.data, b.data + self.head.head_bytes, b.len - self.head.head_bytes)
-            if b.cap > KEEP_OUT_BYTES:
-                outbuf_free(b)
-            b.len = 0
+            self.drop_chunks()
             self.next_request()
         elif self.frontend.held_bytes > self.frontend.max_held_bytes:
-            self.frontend.held_bytes -= b.len - self.head.head_bytes
             self.fail(HTTP_ERR_OVERLOADED)
             return n
         return skip + consumed
+
+    cdef int drop_chunks(self) except -1:
+        """Forgets the chunked body that is being read or was just answered, if there is one."""
+        if self.state == READ_CHUNKS:
+            self.frontend.held_bytes -= self.chunked_body.len - self.head.head_bytes
+            self.chunked_body.len = 0
+            if self.chunked_body.cap > KEEP_OUT_BYTES:
+                outbuf_free(&self.chunked_body)
+        return 0
 
     cdef int keep(self, const char* p, size_t n, size_t capacity) except -1:
         """Moves p[0:n] to the connection's own memory, with room for `capacity` bytes. p may lie in it already."""
@@ -458,13 +379,16 @@ cdef class Http1Connection(Peer):
             and self.head.method == HTTP_GET
             and memcmp(p + self.head.path.off, LIVE_PATH, 15) == 0
         ):
-            return self.write_reply(self.take_slot(), 200, HTTP_CONTENT_JSON, LIVE_BODY, 13, -1, NULL, 0)
+            return self.write_reply(self.next_slot(), 200, HTTP_CONTENT_JSON, LIVE_BODY, 13, -1, NULL, 0)
         return self.answer_control(p, body, n)
+
+    cdef int next_slot(self) except -1:
+        return self.take_slot(self.head.keep_alive, self.head.method == HTTP_HEAD)
 
     cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1:
         cdef LaneClient lane = self.lane
         cdef InferError* error = &self.frontend.error
-        cdef int slot = self.take_slot()
+        cdef int slot = self.next_slot()
         cdef int64_t json_bytes = self.head.inference_header_length
         cdef InferCall call
         cdef int code
@@ -491,8 +415,7 @@ cdef class Http1Connection(Peer):
 
     cdef int answer_control(self, const char* p, const char* body, size_t n) except -1:
         """Everything that is not an inference that may run: Python answers, at once."""
-        cdef int slot = self.take_slot()
-        cdef HttpSpan span
+        cdef int slot = self.next_slot()
         cdef bytes extra, content
         headers = {}
         if self.head.accept.off:
@@ -506,6 +429,13 @@ cdef class Http1Connection(Peer):
         lines += [f"{name}: {value}\r\n" for name, value in extra_headers]
         extra = "".join(lines).encode("latin-1")
         return self.write_reply(slot, status, HTTP_CONTENT_NONE, content, len(content), -1, extra, len(extra))
+
+    cdef void broken(self) noexcept:
+        """An answer could not be written for want of memory: the connection cannot go on."""
+        try:
+            self.drop()
+        except Exception:
+            self.transport = None
 
     cdef int deliver(self, InferCall call) except -1:
         """A call is finished: formats its reply. The rows it is read from are freed when this returns."""
@@ -530,90 +460,34 @@ cdef class Http1Connection(Peer):
             outbuf_free(&f.body)
         return 0
 
-    # -- answers, in order
-
-    cdef int take_slot(self) except -1:
-        cdef int slot = (self.first_slot + self.slot_count) % MAX_PIPELINED
-        self.slot_count += 1
-        self.slots[slot].is_done = False
-        self.slots[slot].is_head_request = self.head.method == HTTP_HEAD
-        self.slots[slot].persistence = self.head.keep_alive
-        if self.head.keep_alive == HTTP_CLOSE or self.frontend.is_stopping:
-            self.slots[slot].persistence = HTTP_CLOSE
-            self.must_close = True
-        return slot
-
-    cdef OutBuf* slot_buffer(self, int slot) noexcept:
-        return &self.out if slot == <int>self.first_slot else &self.slots[slot].held
-
-    cdef int slot_done(self, int slot) except -1:
-        """The slot's answer is written: lets it and every finished one behind it go."""
-        cdef OutBuf* held
-        self.slots[slot].is_done = True
-        if slot != <int>self.first_slot:
-            return 0
-        while self.slot_count and self.slots[self.first_slot].is_done:
-            held = &self.slots[self.first_slot].held
-            if held.len:
-                if outbuf_write(&self.out, held.data, held.len) < 0:
-                    raise MemoryError()
-                outbuf_free(held)
-            self.first_slot = (self.first_slot + 1) % MAX_PIPELINED
-            self.slot_count -= 1
-        return self.frontend.peer_due(self)
-
-    cdef int write_reply(self, int slot, int status, int content_type, const char* body, size_t n, int64_t json_bytes,
-                         const char* extra, size_t extra_bytes) except -1:
-        cdef OutBuf* b = self.slot_buffer(slot)
-        if http1_write_head(b, status, content_type, n, self.slots[slot].persistence, json_bytes, extra, extra_bytes) < 0:
-            raise MemoryError()
-        if not self.slots[slot].is_head_request and outbuf_write(b, body, n) < 0:
-            raise MemoryError()
-        return self.slot_done(slot)
-
-    cdef int write_refusal(self, int slot, const InferError* error) except -1:
-        cdef OutBuf* body = &self.frontend.body
-        cdef int status = error_status(error.code)
-        body.len = 0
-        if write_error_body(body, error.text, error.n) < 0:
-            raise MemoryError()
-        if status == 503:
-            return self.write_reply(slot, status, HTTP_CONTENT_JSON, body.data, body.len, -1, RETRY_AFTER, strlen(RETRY_AFTER))
-        return self.write_reply(slot, status, HTTP_CONTENT_JSON, body.data, body.len, -1, NULL, 0)
-
     cdef int refuse(self, int error, const char* extra) except -2:
         """Refuses a request from its head with the words of a HttpError."""
         return self.refuse_head(http1_error_status(error), http1_error_text(error), extra)
 
     cdef int refuse_head(self, int status, const char* message, const char* extra) except -2:
         """Answers before the body is read; a short body is skipped, a long or chunked one ends the connection. -1."""
-        cdef int slot
-        cdef OutBuf* body = &self.frontend.body
         cdef size_t rest = self.head.content_length if self.head.content_length > 0 else 0
         if self.head.chunked or rest > MAX_SKIPPED_BYTES or (self.head.expect_continue and rest):
             self.head.keep_alive = HTTP_CLOSE
             self.must_linger = True
-        slot = self.take_slot()
-        body.len = 0
-        if write_error_body(body, message, strlen(message)) < 0:
-            raise MemoryError()
-        self.write_reply(slot, status, HTTP_CONTENT_JSON, body.data, body.len, -1, extra, strlen(extra) if extra else 0)
-        self.state = SKIP_BODY
-        self.need_bytes = rest
+        self.write_error(self.next_slot(), status, message, strlen(message), extra)
         if self.must_linger:
             self.state = LINGER
-        elif rest == 0:
-            self.need_bytes = self.head.head_bytes
+        elif rest:
             self.state = SKIP_BODY
+            self.need_bytes = rest
+        else:
+            self.next_request()
         return -1
 
     cdef int fail(self, int error) except -1:
         """The request is broken, so where the next one starts is not certain: answers and closes."""
         cdef int slot
         relaxed_add(&self.frontend.page.protocol_errors_total, 1)
+        self.drop_chunks()
         self.head.keep_alive = HTTP_CLOSE
         self.head.method = HTTP_GET
-        slot = self.take_slot()
+        slot = self.next_slot()
         if http1_write_error(self.slot_buffer(slot), error) < 0:
             raise MemoryError()
         self.must_close = True
@@ -626,17 +500,16 @@ cdef class Http1Connection(Peer):
 
     cdef int end_turn(self) except -1:
         """Once per loop turn in which something became due: one write, then requests that had to wait."""
-        if self.state == CLOSED:
+        if self.fd < 0:
             return 0
         self.flush()
         if self.fd < 0:
             return 0
         if self.slot_count == 0:
-            if self.must_close:
+            if self.must_close or (self.got_eof and not self.is_blocked):
                 return self.begin_close()
             self.send_continue()
-            if self.out.len:
-                self.flush()
+            self.flush()
         if self.is_blocked and self.slot_count < MAX_PIPELINED and not self.is_spilled:
             self.is_blocked = False
             self.resume()
@@ -644,39 +517,16 @@ cdef class Http1Connection(Peer):
                 self.consume_all(self.own, self.own_bytes)
         return 0
 
-    cdef int flush(self) except -1:
-        cdef ssize_t sent = 0
-        cdef OutBuf* b = &self.out
-        if b.len == 0 or self.is_spilled:
-            return 0
-        sent = c_send(self.fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT)
-        if sent < 0:
-            if errno != EAGAIN and errno != EINTR:
-                b.len = 0
-                self.state = CLOSED
-                self.transport.abort()
-                return 0
-            sent = 0
-        relaxed_add(&self.frontend.page.bytes_out_total, sent)
-        if <size_t>sent < b.len:
-            relaxed_add(&self.frontend.page.bytes_out_total, b.len - sent)
-            self.transport.write(b.data[sent:b.len])
-        b.len = 0
-        if b.cap > KEEP_OUT_BYTES:
-            outbuf_free(b)
-        return 0
-
     cdef int begin_close(self) except -1:
         """All answers are written: closes, after a while of reading if bytes may still come that nobody wants."""
-        if self.state == LINGER and self.must_linger and not self.got_eof:
-            if self.request_ns != 1:
-                # close() with unread bytes would reset the connection and could take the answer with it
-                self.request_ns = 1
-                self.active_ns = now_ns()
-                self.transport.write_eof()
-                self.resume()
-            return 0
-        self.transport.close()
+        if not self.must_linger or self.got_eof:
+            self.transport.close()
+        elif not self.is_lingering:
+            # close() with unread bytes would reset the connection and could take the answer with it
+            self.is_lingering = True
+            self.active_ns = now_ns()
+            self.transport.write_eof()
+            self.resume()
         return 0
 
     cdef int pause(self) except -1:
@@ -686,7 +536,7 @@ cdef class Http1Connection(Peer):
         return 0
 
     cdef int resume(self) except -1:
-        if self.is_paused:
+        if self.is_paused and not self.got_eof:
             self.is_paused = False
             self.transport.resume_reading()
         return 0
@@ -696,17 +546,22 @@ cdef class Http1Connection(Peer):
     cdef int check_time(self, uint64_t now) except -1:
         """Once a second: what a client owes and does not send ends the connection."""
         cdef uint64_t age
-        if self.state == CLOSED:
+        if self.fd < 0:
             return 0
         if self.state == LINGER:
             if now - self.active_ns > LINGER_NS and self.slot_count == 0:
-                self.transport.abort()
+                self.drop()
             return 0
         if self.is_spilled:
-            if now - self.active_ns > SEND_TIMEOUT_NS:
-                self.transport.abort()
+            left = self.transport.get_write_buffer_size()
+            if left != self.spilled_bytes:
+                self.spilled_bytes = left
+                self.active_ns = now
+            elif now - self.active_ns > SEND_TIMEOUT_NS:
+                self.drop()
             return 0
         if self.slot_count:
+            self.active_ns = now
             return 0
         if self.request_ns == 0:
             if now - self.active_ns > self.frontend.idle_timeout_ns:
@@ -726,7 +581,7 @@ cdef class Http1Connection(Peer):
 
     cdef int stop(self) except -1:
         """The server stops: closes now if nothing is being read or answered, else after the last answer."""
-        if self.state == CLOSED:
+        if self.fd < 0:
             return 0
         if self.slot_count or self.out.len or self.is_spilled:
             self.must_close = True

@@ -27,6 +27,8 @@ cdef class Responder:
 
     # The call is finished: call.error says whether it failed; its outputs can be read until this returns.
     cdef int deliver(self, InferCall call) except -1
+    # deliver() raised: nothing more can be told to this client.
+    cdef void broken(self) noexcept
 
 
 cdef class InferCall:

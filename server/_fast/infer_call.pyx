@@ -1,9 +1,10 @@
 """Inference calls of one worker: from a parsed request to claimed rows, and from finished rows to a reply.
 
-A LaneClient is the worker's side of one lane. It knows rows, tensors and statistics; it does not know sockets or text formats
-but JSON numbers, which it reads straight into the rows. It belongs to the worker's event loop thread. Calls hold the only
-references to their parts' memory; rows are freed in the turn in which their reply is written, so a slow client never holds a slab.
-A call costs O(rows + bytes); nothing is allocated beyond the InferCall object unless it has more than one part.
+A LaneClient is the worker's side of one lane. It knows rows, tensors and statistics; it does not know sockets or text
+formats but JSON numbers, which it reads straight into the rows. It belongs to the worker's event loop thread. Calls
+hold the only references to their parts' memory; rows are freed in the turn in which their reply is written, so a slow
+client never holds a slab. A call costs O(rows + bytes); nothing is allocated beyond the InferCall object unless it
+has more than one part.
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
@@ -38,6 +39,7 @@ from server._fast.layout cimport (
     MODEL_READY,
     MODEL_RESTARTING,
     Arena,
+    ArenaView,
     RowFailure,
     SlabHeader,
     TensorLayout,
@@ -72,9 +74,16 @@ from server._fast.stats cimport (
 from server._fast.wakeup cimport lane_wake
 
 
+cdef inline char* row_data(ArenaView* v, const TensorLayout* tensor, const Claim* claim) noexcept nogil:
+    return v.data + claim.slab * v.data_stride + tensor.slab_offset + claim.first_row * tensor.row_bytes
+
+
 cdef class Responder:
     cdef int deliver(self, InferCall call) except -1:
         return 0
+
+    cdef void broken(self) noexcept:
+        pass
 
 
 cdef class Turn:
@@ -120,7 +129,8 @@ cdef class InferCall:
 cdef class LaneClient:
     """The worker's side of a lane. `instance_bells`: eventfds of the executor's instances."""
 
-    def __cinit__(self, Arena arena not None, Spec spec not None, uint32_t owner, list instance_bells, Turn turn not None):
+    def __cinit__(self, Arena arena not None, Spec spec not None, uint32_t owner, list instance_bells,
+                  Turn turn not None):
         cdef int i
         self.arena = arena
         self.spec = spec
@@ -213,10 +223,11 @@ cdef class LaneClient:
             rows = 1
         call.part_count = 0
         if rows > capacity * self.v.slab_count:
-            return infer_fail(err, INFER_INVALID_ARGUMENT,
-                              "inference request batch-size must be <= %llu for '%.*s': it has %llu rows, send fewer at a time",
-                              <unsigned long long>(capacity * self.v.slab_count), <int>self.model.name.n, self.model.name.p,
-                              <unsigned long long>rows)
+            return infer_fail(
+                err, INFER_INVALID_ARGUMENT,
+                "inference request batch-size must be <= %llu for '%.*s': it has %llu rows, send fewer at a time",
+                <unsigned long long>(capacity * self.v.slab_count), <int>self.model.name.n, self.model.name.p,
+                <unsigned long long>rows)
         part_count = <uint32_t>((rows + capacity - 1) // capacity)
         call.parts = &call.one_part
         if part_count > 1:
@@ -227,8 +238,10 @@ cdef class LaneClient:
         while rows > 0:
             take = <uint32_t>(rows if rows < capacity else capacity)
             if ring_claim(self.v, self.owner, take, 0, now, &call.parts[call.part_count].claim) < 0:
-                return infer_fail(err, INFER_UNAVAILABLE, "Exceeds maximum queue size: the queue of model '%.*s' is full, try again later",
-                                  <int>self.model.name.n, self.model.name.p)
+                return infer_fail(
+                    err, INFER_UNAVAILABLE,
+                    "Exceeds maximum queue size: the queue of model '%.*s' is full, try again later",
+                    <int>self.model.name.n, self.model.name.p)
             call.part_count += 1
             rows -= take
         return 0
@@ -245,6 +258,7 @@ cdef class LaneClient:
         cdef char* data
         cdef const char* from_bytes
         cdef uint64_t n, offset = 0
+        cdef int64_t elements
         cdef int axis
         for i in range(self.model.n_inputs):
             source = &self.request.inputs[i]
@@ -256,20 +270,23 @@ cdef class LaneClient:
                 for p in range(call.part_count):
                     claim = &call.parts[p].claim
                     n = claim.row_count * tensor.row_bytes
-                    data = self.v.data + claim.slab * self.v.data_stride + tensor.slab_offset + claim.first_row * tensor.row_bytes
+                    data = row_data(self.v, tensor, claim)
                     if source.is_binary:
                         memcpy(data, from_bytes, n)
                         from_bytes += n
-                    elif infer_json_fill_next(&cursor, claim.row_count * self.model.inputs[i].row_elements, data, err) < 0:
+                        continue
+                    elements = claim.row_count * self.model.inputs[i].row_elements
+                    if infer_json_fill_next(&cursor, elements, data, err) < 0:
                         infer_error_name_input(err, self.model.inputs[i].name)
                         return -1
             else:
                 claim = &call.parts[0].claim
                 n = source.byte_count
                 if offset + n > self.v.header.input_bytes:
-                    return infer_fail(err, INFER_RESOURCE_EXHAUSTED,
-                                      "the inputs take more than the %llu bytes that a request to model '%.*s' may have",
-                                      <unsigned long long>self.v.header.input_bytes, <int>self.model.name.n, self.model.name.p)
+                    return infer_fail(
+                        err, INFER_RESOURCE_EXHAUSTED,
+                        "the inputs take more than the %llu bytes that a request to model '%.*s' may have",
+                        <unsigned long long>self.v.header.input_bytes, <int>self.model.name.n, self.model.name.p)
                 shape = &self.v.shapes[<uint64_t>claim.slab * self.v.tensor_count + i]
                 shape.offset = offset
                 shape.bytes = n
@@ -388,7 +405,7 @@ cdef class LaneClient:
         if call.error == NULL:
             raise MemoryError()
         if code == FAILURE_DEADLINE:
-            infer_fail(call.error, INFER_DEADLINE, "Request timeout expired: it waited longer than its deadline, it was not run")
+            infer_fail(call.error, INFER_DEADLINE, "Request timeout expired: it waited past its deadline")
             return 0
         for row in range(part.claim.first_row, part.claim.first_row + part.claim.row_count):
             failure = &self.v.failures[row_index(self.v, part.claim.slab, row)]
@@ -423,13 +440,15 @@ cdef class LaneClient:
             relaxed_add(&self.stats.failure_ns, now - call.received_ns)
         try:
             call.responder.deliver(call)
-        finally:
-            relaxed_add(&self.stats.reply_ns, now - run_end if now > run_end else 0)
-            for i in range(call.part_count):
-                ring_release(self.v, self.owner, &call.parts[i].claim)
-                if call.part_count > 1:
-                    ring_recycle(self.v, call.parts[i].claim.slab)
-            call.responder = None
+        except Exception:
+            # Out of memory while the reply was written. The slab's other calls must still be answered.
+            call.responder.broken()
+        relaxed_add(&self.stats.reply_ns, now - run_end if now > run_end else 0)
+        for i in range(call.part_count):
+            ring_release(self.v, self.owner, &call.parts[i].claim)
+            if call.part_count > 1:
+                ring_recycle(self.v, call.parts[i].claim.slab)
+        call.responder = None
         return 0
 
     cdef int reply_tensors(self, InferCall call) noexcept nogil:
@@ -465,9 +484,7 @@ cdef class LaneClient:
                     reply.dims[axis] = tensor.dims[axis]
                 for p in range(call.part_count):
                     claim = &call.parts[p].claim
-                    segments.p = (
-                        self.v.data + claim.slab * self.v.data_stride + tensor.slab_offset + claim.first_row * tensor.row_bytes
-                    )
+                    segments.p = row_data(self.v, tensor, claim)
                     segments.n = claim.row_count * tensor.row_bytes
                     segments += 1
             else:
@@ -484,8 +501,6 @@ cdef class LaneClient:
     cdef void cancel(self, InferCall call) noexcept:
         """The client has gone: rows that have not begun to run never will, and nobody is told."""
         cdef uint32_t i
-        cdef Part* part
-        cdef Part* before
         if not call.in_flight:
             return
         call.in_flight = False

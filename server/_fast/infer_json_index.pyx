@@ -7,6 +7,7 @@ stack (three key tables of 1 KiB). One pass, O(body bytes); any thread.
 """
 
 from libc.stdint cimport INT64_MAX, UINT64_MAX, int64_t, uint64_t
+from libc.string cimport memcmp
 
 from server._fast.infer_json_reader cimport (
     Keys,
@@ -24,6 +25,7 @@ from server._fast.infer_json_reader cimport (
     json_skip,
     json_start,
     json_text_is,
+    json_unescape,
     json_word,
     key_is,
     more,
@@ -86,12 +88,13 @@ cdef int read_request_parameter(Reader* r, Keys* keys, const Text* key) noexcept
     cdef uint64_t count = 0
     cdef int flag = 0
     cdef char first
+    cdef char prefix[7]
     if note_unknown(r, keys, key) < 0:
         return -1
     first = json_peek(&r.scan)
     if key_is(key, b"triton_enable_empty_final_response", 34):
         return read_bool(r, b"triton_enable_empty_final_response", &flag)
-    if key.raw.n >= 7 and not key.escaped and json_text_is(Span(key.raw.p, 7), 0, b"triton_", 7):
+    if json_unescape(key.raw, prefix, sizeof(prefix)) == 7 and memcmp(prefix, b"triton_", 7) == 0:
         return infer_fail(
             r.err, INFER_INVALID_ARGUMENT,
             b"parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.",

@@ -1,8 +1,8 @@
 """An executor instance's side of a lane: wait for a batch, hand it to the runner, complete it, wake the workers.
 
-It knows the ring's words and the bells; it does not know models or tensors' meaning. One LaneExecutor per instance, used by that
-instance's thread alone; next_batch and complete release the GIL. The arena and the control segment own the memory.
-A batch costs O(rows); a wake-up costs one system call here and at most one per worker.
+It knows the ring's words and the bells; it does not know models or tensors' meaning. One LaneExecutor per instance,
+used by that instance's thread alone; next_batch and complete release the GIL. The arena and the control segment own
+the memory. A batch costs O(rows); a wake-up costs one system call here and at most one per worker.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -12,6 +12,7 @@ from posix.time cimport timespec
 from server._fast.atomics cimport relaxed_add, relaxed_store, word_load
 from server._fast.clock cimport now_ns
 from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, ArenaView, Control, RowFailure
+from server._fast.quarantine cimport quarantine_add, row_digest
 from server._fast.slab_ring cimport (
     FAILURE_POISON,
     RING_EMPTY,
@@ -40,6 +41,9 @@ cdef extern from "<sched.h>" nogil:
 cdef uint64_t NAP_NS = 1000000000
 #: How often an instance lets a worker run that is filling a row of its sealed slab before it sleeps.
 cdef int YIELDS = 16
+#: How long an input that ended two executors by itself is refused.
+cdef uint64_t QUARANTINE_NS = 600000000000
+cdef bytes POISON_TEXT = b"this input ended the executor process twice; it is refused for ten minutes"
 
 
 cdef class LaneExecutor:
@@ -70,8 +74,8 @@ cdef class LaneExecutor:
     def next_batch(self):
         """Waits for a batch: (slab, rows, live rows, attempts), or None when the lane shuts down.
 
-        live < rows: some rows were cancelled, expired or belong to the dead; live_rows() says which to run. attempts >= 2:
-        two executors died with this slab, run its rows one by one through take_alone().
+        live < rows: some rows were cancelled, expired or belong to the dead; live_rows() says which to run. attempts
+        >= 2: two executors died with this slab, run its rows one by one through take_alone().
         """
         cdef int code
         with nogil:
@@ -132,13 +136,21 @@ cdef class LaneExecutor:
     def live_rows(self):
         """The rows of the present batch that are running, ascending."""
         cdef uint32_t row
-        return [row for row in range(self.batch.row_count) if row_state(word_load(row_at(self.v, self.batch.slab, row))) == ROW_RUNNING]
+        rows = []
+        for row in range(self.batch.row_count):
+            if row_state(word_load(row_at(self.v, self.batch.slab, row))) == ROW_RUNNING:
+                rows.append(row)
+        return rows
 
     def take_alone(self, uint32_t row):
-        """Takes one row to be run alone: True run it; False it is gone, or it killed two executors alone and fails now."""
+        """Takes one row to be run alone: True run it; False it is gone, or it killed two executors alone and fails
+        now.
+        """
         cdef int code = ring_take_alone(self.v, &self.batch, row)
+        cdef uint64_t now = now_ns()
         if code < 0:
-            self.set_failure(row, FAILURE_POISON, b"this input ended the executor process twice; it is refused for ten minutes")
+            quarantine_add(self.v, row_digest(self.v, self.batch.slab, row), now, now + QUARANTINE_NS)
+            self.set_failure(row, FAILURE_POISON, POISON_TEXT)
             self.wake_owner(row)
         return code > 0
 
@@ -187,4 +199,3 @@ cdef class LaneExecutor:
                     worker_wake(&self.control.pages[owner], self.worker_bells[owner])
                 owners >>= 1
                 owner += 1
-

@@ -7,9 +7,9 @@
  *
  * A control segment is one server's: ControlHeader | WorkerPage[workers].
  *
- * Who writes what stands beside each field. Fields of different writers lie on different cache lines. Offsets are bytes from
- * the start of the segment. All widths are fixed and all padding is explicit, so that the asserts below tie this file
- * to what Python sees. */
+ * Who writes what stands beside each field. Fields of different writers lie on different cache lines. Offsets are
+ * bytes from the start of the segment. All widths are fixed and all padding is explicit, so that the asserts below
+ * tie this file to what Python sees. */
 #ifndef HEADRACE_LAYOUT_H
 #define HEADRACE_LAYOUT_H
 
@@ -33,7 +33,8 @@
 /* Histogram buckets: upper bound of bucket k is 2^(k/8) microseconds, k = 0..215; the last one counts what is above. */
 #define HISTOGRAM_BUCKETS 217
 #define BATCH_EXACT 128
-#define BATCH_BUCKETS (BATCH_EXACT + 8) /* 1..128 exactly, then upper bounds 256, 512, ... 16384; the last one also counts what is above */
+/* 1..128 rows exactly, then upper bounds 256, 512, ... 16384; the last one also counts what is above. */
+#define BATCH_BUCKETS (BATCH_EXACT + 8)
 #define FAILURE_REASONS 6
 
 enum { MODE_ROWS = 0, MODE_SINGLE = 1 };

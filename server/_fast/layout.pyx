@@ -1,9 +1,9 @@
 """Segments of shared memory: the arena of a model version and the control segment of a server.
 
-A segment is a memfd without a name, sealed against resizing, handed over by inheritance or over a Unix socket. This module
-lays it out and maps it; it does not know what the words in it mean (slab_ring does). The creating process may drop its
-Segment as soon as others hold the descriptor; the memory goes with the last holder. Mapping is O(1): pages come when
-they are first touched. Any thread may call; nothing here changes after construction.
+A segment is a memfd without a name, sealed against resizing, handed over by inheritance or over a Unix socket. This
+module lays it out and maps it; it does not know what the words in it mean (slab_ring does). The creating process may
+drop its Segment as soon as others hold the descriptor; the memory goes with the last holder. Mapping is O(1): pages
+come when they are first touched. Any thread may call; nothing here changes after construction.
 """
 
 import fcntl
@@ -13,7 +13,14 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
-from server._fast.atomics cimport half_load, half_store, relaxed_load, relaxed_load_half, relaxed_store, relaxed_store_half
+from server._fast.atomics cimport (
+    half_load,
+    half_store,
+    relaxed_load,
+    relaxed_load_half,
+    relaxed_store,
+    relaxed_store_half,
+)
 from server._fast.clock cimport now_ns
 
 cdef uint64_t LINE = 64
@@ -34,7 +41,7 @@ cdef class Segment:
         self.size = os.fstat(fd).st_size
         base = mmap(NULL, self.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
         if base == MAP_FAILED:
-            raise MemoryError(f"cannot map a shared segment of {self.size} bytes: raise the address space limit (ulimit -v)")
+            raise MemoryError(f"cannot map a shared segment of {self.size} bytes: raise the limit of ulimit -v")
         self.base = <char*>base
         self.fd = fd
 
@@ -105,7 +112,7 @@ cdef class Arena(Segment):
             raise ValueError("not an arena: bad magic number")
         if h.version != LAYOUT_VERSION or h.header_bytes != sizeof(ArenaHeader) or h.total_bytes != self.size:
             raise ValueError(
-                f"arena layout {h.version} with {h.total_bytes} bytes, expected layout {LAYOUT_VERSION} with {self.size}"
+                f"arena layout {h.version}, {h.total_bytes} bytes: expected layout {LAYOUT_VERSION}, {self.size} bytes"
             )
         v.header = h
         v.lane = <Lane*>(self.base + h.lane_offset)
@@ -131,8 +138,9 @@ cdef class Arena(Segment):
                uint32_t preferred_rows=0):
         """Lays out a new arena.
 
-        inputs, outputs: (dtype code, bytes per element, dims) with -1 for a free dimension; in rows mode dims[0] is the batch axis and all
-        others are fixed. input_bytes, output_bytes: room for one request's tensors when rows_mode is false.
+        inputs, outputs: (dtype code, bytes per element, dims) with -1 for a free dimension; in rows mode dims[0] is
+        the batch axis and all others are fixed. input_bytes, output_bytes: room for one request's tensors when
+        rows_mode is false.
         """
         if not 1 <= slab_count <= MAX_SLABS:
             raise ValueError(f"slab_count {slab_count}: expected 1..{MAX_SLABS}")
@@ -291,7 +299,7 @@ cdef class Arena(Segment):
         """Single mode: says where the tensor lies. The owner of the slab's present state calls."""
         cdef TensorShape* s = &self.view.shapes[slab * self.view.tensor_count + tensor]
         if offset + size > self.view.data_stride or len(dims) > MAX_RANK:
-            raise ValueError(f"{size} bytes at {offset}, rank {len(dims)}: the slab holds {self.view.data_stride}, rank {MAX_RANK}")
+            raise ValueError(f"{size} bytes at {offset}, rank {len(dims)}: outside the slab, or over {MAX_RANK} axes")
         s.offset = offset
         s.bytes = size
         s.rank = len(dims)
@@ -386,5 +394,3 @@ cdef class Control(Segment):
         self.pages[worker].ready = ready
         if not ready:
             self.pages[worker].connections_open = 0
-
-

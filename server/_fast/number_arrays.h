@@ -128,6 +128,9 @@ __attribute__((noinline, unused)) static Step to_value(FillCursor* c, InferError
         } else if (ch == ']' && c->may_close) {
             --c->depth;
             c->after_value = 1;
+        } else if (ch == ']' || ch == ',') {
+            fail_syntax(c, p, "a value", err);
+            return FAILED;
         } else {
             return AT_VALUE;
         }

@@ -1,8 +1,8 @@
 """A growing byte buffer for replies.
 
-Knows nothing of what it holds. The owner of the struct owns the memory and calls outbuf_free once; one thread at a time.
-A write is O(n) plus an amortised doubling; after warm-up nothing is allocated. A failed allocation returns -1 and leaves
-the contents as they were.
+Knows nothing of what it holds. The owner of the struct owns the memory and calls outbuf_free once; one thread at a
+time. A write is O(n) plus an amortised doubling; after warm-up nothing is allocated. A failed allocation returns -1
+and leaves the contents as they were.
 """
 
 from libc.stdlib cimport free, realloc

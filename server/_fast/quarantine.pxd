@@ -1,7 +1,8 @@
 """Inputs that ended executors: remembered by digest for ten minutes, refused before they run again.
 
-The table lies in the arena; executors add, workers look. Lane.quarantined tells workers whether there is anything to look for, so a
-healthy lane pays one load per request. Torn entries cannot matter: an entry is a digest first, its expiry second.
+The table lies in the arena; executors add, workers look. Lane.quarantined tells workers whether there is anything to
+look for, so a healthy lane pays one load per request. Torn entries cannot matter: an entry is a digest first, its
+expiry second.
 """
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t

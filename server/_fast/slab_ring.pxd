@@ -3,8 +3,8 @@
 A slab word holds, from the top: generation 30 | claimed rows 12 | rows of the last claim 12 | owner 6 | state 4.
 A row word holds: generation 30 | spare 12 | failure code 8 | attempts 4 | owner 6 | state 4.
 
-Every transition is one compare-and-swap, the state is never stored before what it promises, and whoever dies between two of
-them leaves a word that says what is left to do:
+Every transition is one compare-and-swap, the state is never stored before what it promises, and whoever dies between
+two of them leaves a word that says what is left to do:
 
     slab   FREE -> OPENING -> OPEN -> SEALED -> RUNNING -> DONE -> FREE (next generation)
     row    (old generation) -> FILLING -> READY -> RUNNING -> DONE | FAILED -> FREE
@@ -12,8 +12,9 @@ them leaves a word that says what is left to do:
                                   |          +-> CANCELLED -> FREE              owner took it back
                                   +-> CANCELLED | ABANDONED -> FREE             refused while filling | owner died
 
-A claim moves the slab word first and stamps the row words after it. The slab word names the last claimer and its rows, and
-whoever moves the word next completes that stamp, so a claimer that dies between the two is found by its stamp.
+A claim moves the slab word first and stamps the row words after it. The slab word names the last claimer and its
+rows, and whoever moves the word next completes that stamp, so a claimer that dies between the two is found by its
+stamp.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -87,7 +88,10 @@ cdef inline uint32_t word_generation(uint64_t word) noexcept nogil:
 
 cdef inline uint64_t slab_word(uint32_t state, uint32_t owner, uint32_t last, uint32_t claimed,
                                uint32_t generation) noexcept nogil:
-    return state | (<uint64_t>owner << 4) | (<uint64_t>last << 10) | (<uint64_t>claimed << 22) | (<uint64_t>generation << 34)
+    return (
+        state | (<uint64_t>owner << 4) | (<uint64_t>last << 10) | (<uint64_t>claimed << 22)
+        | (<uint64_t>generation << 34)
+    )
 
 cdef inline uint32_t row_state(uint64_t word) noexcept nogil:
     return word & 15
@@ -103,7 +107,10 @@ cdef inline uint32_t row_code(uint64_t word) noexcept nogil:
 
 cdef inline uint64_t row_word(uint32_t state, uint32_t owner, uint32_t attempts, uint32_t code,
                               uint32_t generation) noexcept nogil:
-    return state | (<uint64_t>owner << 4) | (<uint64_t>attempts << 10) | (<uint64_t>code << 14) | (<uint64_t>generation << 34)
+    return (
+        state | (<uint64_t>owner << 4) | (<uint64_t>attempts << 10) | (<uint64_t>code << 14)
+        | (<uint64_t>generation << 34)
+    )
 
 cdef inline uint64_t row_moved(uint64_t word, uint32_t state) noexcept nogil:
     return (word & ~<uint64_t>15) | state
@@ -119,7 +126,8 @@ cdef inline uint64_t row_index(ArenaView* v, uint32_t slab, uint32_t row) noexce
 cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, uint64_t signature, uint64_t now_ns,
                     Claim* out) noexcept nogil
 cdef bint ring_has_room(ArenaView* v) noexcept nogil
-cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t now_ns, uint64_t deadline_ns) noexcept nogil
+cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t now_ns,
+                       uint64_t deadline_ns) noexcept nogil
 cdef uint32_t ring_cancel(ArenaView* v, uint32_t owner, const Claim* claim) noexcept nogil
 cdef bint ring_finished(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t* failed_word) noexcept nogil
 cdef void ring_release(ArenaView* v, uint32_t owner, const Claim* claim) noexcept nogil
@@ -127,7 +135,8 @@ cdef bint ring_recycle(ArenaView* v, uint32_t slab) noexcept nogil
 cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil
 
 # executor
-cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out, uint64_t* wait_until_ns) noexcept nogil
+cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out,
+                  uint64_t* wait_until_ns) noexcept nogil
 cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out) noexcept nogil
 cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* batch) noexcept nogil
 cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcept nogil

@@ -1,9 +1,9 @@
 """The lock-free batch queue: rows of slabs in shared memory, moved by compare-and-swap (states: slab_ring.pxd).
 
-It knows words, owners and generations; it does not know tensors, sockets, clocks or models. The arena's memory belongs to
-its Segment. Workers, executor instances and the supervisor call at the same time from different processes; the
-functions under "supervisor" only for an owner or an executor that is known to be dead. Nothing waits, nothing allocates:
-a full ring is a return code. A claim is O(rows) when the hinted slab has room, O(slabs) otherwise.
+It knows words, owners and generations; it does not know tensors, sockets, clocks or models. The arena's memory
+belongs to its Segment. Workers, executor instances and the supervisor call at the same time from different processes;
+the functions under "supervisor" only for an owner or an executor that is known to be dead. Nothing waits, nothing
+allocates: a full ring is a return code. A claim is O(rows) when the hinted slab has room, O(slabs) otherwise.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -176,7 +176,8 @@ cdef bint ring_has_room(ArenaView* v) noexcept nogil:
     return False
 
 
-cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t now_ns, uint64_t deadline_ns) noexcept nogil:
+cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t now_ns,
+                       uint64_t deadline_ns) noexcept nogil:
     """Says that the claimed rows are filled. The caller wakes the executor afterwards, once for many claims."""
     cdef uint64_t filling = row_word(ROW_FILLING, owner, 0, 0, claim.generation)
     cdef uint32_t row = claim.first_row
@@ -269,8 +270,8 @@ cdef bint ring_recycle(ArenaView* v, uint32_t slab) noexcept nogil:
 
 
 cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil:
-    """Gives the pages of an unusually large request back; small ones stay warm. Only the opener may call: a slab that is
-    about to be recycled belongs to nobody, so a late caller would wipe the next request."""
+    """Gives the pages of an unusually large request back; small ones stay warm. Only the opener may call: a slab that
+    is about to be recycled belongs to nobody, so a late caller would wipe the next request."""
     cdef uint32_t tensor
     cdef uint64_t used = 0
     for tensor in range(v.tensor_count):
@@ -281,11 +282,12 @@ cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil:
 
 # ---- executor
 
-cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out, uint64_t* wait_until_ns) noexcept nogil:
+cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out,
+                  uint64_t* wait_until_ns) noexcept nogil:
     """The oldest slab that is due: 0 and its word, RING_EMPTY, or RING_WAIT and the time when one will be.
 
-    A slab is due at once (natural batching), or with a queue delay when it is that old or has the preferred rows. A slab
-    that a dead executor left behind is always due. The reference for this rule is server.batching.plan.decide.
+    A slab is due at once (natural batching), or with a queue delay when it is that old or has the preferred rows. A
+    slab that a dead executor left behind is always due. The reference for this rule is server.batching.plan.decide.
     """
     cdef uint64_t word, due_ns, best_word = 0, delay_ns = v.lane.max_queue_delay_ns
     cdef uint32_t slab, state, best = v.slab_count, full = v.lane.preferred_rows
@@ -417,7 +419,9 @@ cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t co
 
 
 cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch) noexcept nogil:
-    """Ends a running slab: rows still running are done, rows without an owner free. The owners to wake, as a bit set."""
+    """Ends a running slab: rows still running are done, rows without an owner free. The owners to wake, as a bit
+    set.
+    """
     cdef uint64_t owners = 0
     cdef uint64_t word
     cdef uint32_t row

@@ -1,7 +1,7 @@
 """Statistics blocks of an arena, read out as plain numbers.
 
-A block has one writer (a worker slot or the executor) and any number of readers, who see each counter whole but not all at
-one instant. The arena owns the memory. Reading is O(buckets) per block and takes no lock.
+A block has one writer (a worker slot or the executor) and any number of readers, who see each counter whole but not
+all at one instant. The arena owns the memory. Reading is O(buckets) per block and takes no lock.
 """
 
 from libc.stdint cimport uint64_t

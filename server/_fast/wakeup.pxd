@@ -1,7 +1,8 @@
 """C face of the doorbells: who sleeps says so in shared memory, who wakes writes an eventfd only then.
 
-Executor instance i sleeps behind bit i of Lane.sleepers and its own eventfd; a worker behind bell_pending of its page and its
-eventfd in the event loop. Whoever takes the flag writes; everybody else saves the system call. A process that dies
+Executor instance i sleeps behind bit i of Lane.sleepers and its own eventfd; a worker behind bell_pending of its page
+and its eventfd in the event loop. Whoever takes the flag writes; everybody else saves the system call. A process that
+dies
 between the two leaves a flag without a write: the supervisor rings every bell after every death.
 """
 

@@ -109,7 +109,7 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
             except ModelError as error:
                 if size == 2:
                     raise LoadError(
-                        f"its outputs do not follow the batch axis that its file declares, so requests cannot be joined "
+                        f"its outputs do not follow the batch axis that its file declares: requests cannot be joined "
                         f"({error}); export it with a fixed first dimension"
                     ) from error
                 # Zeros need not be a valid input; shapes were checked all the same if another size went through.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from server._fast.lane_executor import LaneExecutor
@@ -93,7 +94,9 @@ class RowsRunner:
         self._run_rows(slab, rows[middle:])
 
     def _run_alone(self, slab: int, row_count: int) -> None:
-        """Two executors died with this slab: one row at a time, each answered at once, so that only the guilty is lost."""
+        """Two executors died with this slab: one row at a time, each answered at once, so that only the guilty is
+        lost.
+        """
         for row in range(row_count):
             if self._lane.take_alone(row):
                 self._run_rows(slab, [row])
@@ -101,32 +104,44 @@ class RowsRunner:
 
     def _run_copied(self, slab: int, rows: list[int]) -> None:
         inputs, outputs = self._buffers(slab, len(rows))
-        scratch: list[ctypes.Array[ctypes.c_char]] = []
+        scratch_inputs = [self._scratch(slab, index, tensor, rows) for index, tensor in enumerate(inputs)]
+        scratch_outputs = [
+            self._scratch(slab, index, tensor, rows) for index, tensor in enumerate(outputs, start=len(inputs))
+        ]
+        for scratch in scratch_inputs:
+            scratch.gather()
+        self._backend.prepare(
+            [scratch.tensor for scratch in scratch_inputs], [scratch.tensor for scratch in scratch_outputs]
+        )()
+        for scratch in scratch_outputs:
+            scratch.scatter()
 
-        def moved(tensors: list[TensorBuffer], first_index: int) -> tuple[list[TensorBuffer], list[Callable[[bool], None]]]:
-            result, copies = [], []
-            for index, tensor in enumerate(tensors):
-                _, row_bytes = self._arena.tensor(slab, first_index + index)
-                memory = ctypes.create_string_buffer(max(row_bytes * len(rows), 1))
-                scratch.append(memory)
-                address = ctypes.addressof(memory)
-                result.append(tensor._replace(address=address))
+    def _scratch(self, slab: int, index: int, tensor: TensorBuffer, rows: list[int]) -> _Scratch:
+        _, row_bytes = self._arena.tensor(slab, index)
+        return _Scratch(tensor, row_bytes, rows)
 
-                def copy(to_scratch: bool, *, home: int = tensor.address, away: int = address, size: int = row_bytes) -> None:
-                    for position, row in enumerate(rows):
-                        here, there = home + row * size, away + position * size
-                        ctypes.memmove(*((there, here) if to_scratch else (here, there)), size)
 
-                copies.append(copy)
-            return result, copies
+class _Scratch:
+    """Some rows of a tensor side by side, outside the slab."""
 
-        scratch_inputs, input_copies = moved(inputs, 0)
-        scratch_outputs, output_copies = moved(outputs, len(inputs))
-        for copy in input_copies:
-            copy(True)
-        self._backend.prepare(scratch_inputs, scratch_outputs)()
-        for copy in output_copies:
-            copy(False)
+    def __init__(self, home: TensorBuffer, row_bytes: int, rows: list[int]) -> None:
+        self._memory = ctypes.create_string_buffer(max(row_bytes * len(rows), 1))
+        self._home = home.address
+        self._row_bytes = row_bytes
+        self._rows = rows
+        self.tensor = home._replace(address=ctypes.addressof(self._memory))
+
+    def _places(self) -> Iterator[tuple[int, int]]:
+        for position, row in enumerate(self._rows):
+            yield self._home + row * self._row_bytes, self.tensor.address + position * self._row_bytes
+
+    def gather(self) -> None:
+        for in_slab, here in self._places():
+            ctypes.memmove(here, in_slab, self._row_bytes)
+
+    def scatter(self) -> None:
+        for in_slab, here in self._places():
+            ctypes.memmove(in_slab, here, self._row_bytes)
 
 
 class SingleRunner:
@@ -174,29 +189,31 @@ class SingleRunner:
             if produced.size_bytes > end - offset:
                 name = self._output_names[index - len(inputs)]
                 raise ModelError(
-                    f"output '{name}' with shape {list(produced.dims)} has {produced.size_bytes} bytes, {end - offset} of "
-                    f"{room} are left for the outputs of a request: send a smaller input or raise --max-response-bytes"
+                    f"output '{name}' with shape {list(produced.dims)} has {produced.size_bytes} bytes, {end - offset} "
+                    f"of {room} are left for the outputs of a request: send a smaller input"
                 )
             ctypes.memmove(base + offset, produced.address, produced.size_bytes)
             arena.set_shape(slab, index, offset, produced.size_bytes, produced.dims)
             offset = (offset + produced.size_bytes + 63) // 64 * 64
 
 
-def warm_up(backend: Backend, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sizes: Sequence[int]) -> None:
+def warm_up(
+    backend: Backend, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sizes: Sequence[int]
+) -> None:
     """Runs zeros through a batched model at each batch size, in scratch memory. Raises ModelError.
 
     ModelError at any size but one means that rows cannot be joined: outputs do not follow the batch axis.
     """
     for size in sizes:
-        scratch = []
+        memory: list[ctypes.Array[ctypes.c_char]] = []
+        backend.prepare(
+            [_zeros(spec, size, memory) for spec in inputs], [_zeros(spec, size, memory) for spec in outputs]
+        )()
 
-        def place(spec: TensorSpec, rows: int = size, keep: list[ctypes.Array[ctypes.c_char]] = scratch) -> TensorBuffer:
-            dims = (rows, *spec.dims[1:])
-            count = 1
-            for dim in dims:
-                count *= dim
-            memory = ctypes.create_string_buffer(max(count * BY_CODE[spec.datatype].size_bytes, 1) + 64)
-            keep.append(memory)
-            return TensorBuffer(spec.name, spec.datatype, dims, (ctypes.addressof(memory) + 63) // 64 * 64)
 
-        backend.prepare([place(spec) for spec in inputs], [place(spec) for spec in outputs])()
+def _zeros(spec: TensorSpec, row_count: int, keep: list[ctypes.Array[ctypes.c_char]]) -> TensorBuffer:
+    """A tensor of zeros at an address aligned to a cache line; `keep` holds its memory."""
+    dims = (row_count, *spec.dims[1:])
+    memory = ctypes.create_string_buffer(max(math.prod(dims) * BY_CODE[spec.datatype].size_bytes, 1) + 64)
+    keep.append(memory)
+    return TensorBuffer(spec.name, spec.datatype, dims, (ctypes.addressof(memory) + 63) // 64 * 64)

@@ -1,15 +1,28 @@
-"""Whether rows of different requests may run as one batch, read off a model's inputs and outputs.
+"""Whether rows of different requests may run as one batch, read off a model's inputs, outputs and operators.
 
 A pure function of the header: no clock, no I/O. The first axis is the batch axis or there is none. A model that fails
 any rule is still served, one request at a time, and the verdict names the tensor that decided.
+
+Equal axis names prove that an output has as many rows as the inputs. Different ones prove the contrary only if a
+person chose them: exporters number the axes that they cannot relate (tf2onnx calls one axis unk__214 at the input and
+unk__215 at the output). Such an axis is taken for the batch axis unless the graph has an operator whose number of
+rows depends on the data; detectors that end in NonMaxSuppression look the same otherwise.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from server.models.onnx_file import Dimension, OnnxModel, TensorInfo
+
+#: Axis names that tf2onnx, PyTorch, ONNX Runtime's and ONNX's own shape inference number through.
+_INVENTED = re.compile(
+    r"unk__\d+|.*_dim_\d+|.*_o\d+__d\d+|.*_dynamic_axes_\d+|DynamicDimension\.\d+|\?|None|-1", re.ASCII | re.DOTALL
+)
+#: Operators with an output whose size depends on the values of the input.
+DATA_DEPENDENT = ("NonMaxSuppression", "NonZero", "Compress", "Unique", "Loop", "ConcatFromSequence", "StringSplit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +35,7 @@ class Batching:
 
 
 def verdict(model: OnnxModel) -> Batching:
-    """Batched if every input and output has a free first axis, all of them the same one, and only fixed axes behind
-    it.
-    """
+    """Batched if every tensor has a free first axis, nothing says they are different axes, and all others are fixed."""
     if not model.inputs:
         return _alone("the model has no inputs")
     tensors = [("input", tensor) for tensor in model.inputs] + [("output", tensor) for tensor in model.outputs]
@@ -33,17 +44,38 @@ def verdict(model: OnnxModel) -> Batching:
             obstacle = rule(kind, tensor)
             if obstacle is not None:
                 return _alone(obstacle)
-    symbols = {tensor.name: first for tensor in model.inputs if (first := _first(tensor)) is not None}
-    if len(set(symbols.values())) > 1:
-        axes = ", ".join(f"{name!r} starts with {_axis(symbol)}" for name, symbol in symbols.items())
+    chosen = {tensor.name: first for tensor in model.inputs if (first := _first(tensor)) and not is_invented(first)}
+    if len(set(chosen.values())) > 1:
+        axes = ", ".join(f"{name!r} starts with {symbol!r}" for name, symbol in chosen.items())
         return _alone(f"the inputs' first axes differ: {axes}")
-    symbol = next(iter(symbols.values()), None)
+    firsts = {_first(tensor) for tensor in model.inputs}
+    symbol = next(iter(chosen.values())) if chosen else firsts.pop() if len(firsts) == 1 else None
+    obstacle = _outputs_differ(model, symbol)
+    if obstacle is not None:
+        return _alone(obstacle)
+    axis = f"axis {symbol!r}" if symbol and not is_invented(symbol) else "the first axis"
+    return Batching(True, f"{axis} is free on every input and output", symbol)
+
+
+def is_invented(symbol: str) -> bool:
+    """Whether an exporter numbered this axis through, so that its name says nothing."""
+    return _INVENTED.fullmatch(symbol) is not None
+
+
+def _outputs_differ(model: OnnxModel, symbol: str | None) -> str | None:
+    data_dependent = [name for name in DATA_DEPENDENT if name in model.op_counts]
     for tensor in model.outputs:
         first = _first(tensor)
-        if first is not None and first != symbol:
-            return _alone(f"output {tensor.name!r} starts with {_axis(first)}, the inputs with {_axis(symbol)}")
-    axis = f"axis {symbol!r}" if symbol else "first axis"
-    return Batching(True, f"{axis} is free on every input and output", symbol)
+        if first is not None and first == symbol:
+            continue
+        if first and symbol and not is_invented(first) and not is_invented(symbol):
+            return f"output {tensor.name!r} starts with {first!r}, the inputs with {symbol!r}"
+        if data_dependent:
+            return (
+                f"output {tensor.name!r} may have any number of rows: the graph has {data_dependent[0]}, "
+                "and its first axis is not named like the inputs'"
+            )
+    return None
 
 
 def _alone(obstacle: str) -> Batching:
@@ -72,10 +104,6 @@ def _other_axes(kind: str, tensor: TensorInfo) -> str | None:
     if not free:
         return None
     return f"{kind} {tensor.name!r} has variable dimensions {shape_text(free)} besides the batch axis"
-
-
-def _axis(symbol: str | None) -> str:
-    return repr(symbol) if symbol else "an unnamed axis"
 
 
 def shape_text(shape: Iterable[Dimension]) -> str:

@@ -46,8 +46,8 @@ def plan(
 ) -> LanePlan:
     """The ring for a model.
 
-    Slabs for the whole queue, one more for each instance that runs and one that fills; fewer rows, then fewer slabs, where
-    the budget would be passed.
+    Slabs for the whole queue, one more for each instance that runs and one that fills; fewer rows, then fewer slabs,
+    where the budget would be passed.
     """
     if batched:
         row_bytes = sum(

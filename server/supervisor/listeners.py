@@ -22,7 +22,9 @@ def open_listeners(host: str, port: int, count: int, *, flag: str) -> list[socke
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except socket.gaierror as error:
-        raise ListenError(f"cannot resolve the address {host!r}: {error.strerror}; give an IP address of this host", key="--host") from None
+        raise ListenError(
+            f"cannot resolve the address {host!r}: {error.strerror}; give an IP address of this host", key="--host"
+        ) from None
     # Without SO_REUSEPORT first: with it, the kernel would let a second server share the port in silence.
     try:
         with _socket(family, reuse_port=False) as probe:
@@ -58,7 +60,9 @@ def _refused(error: OSError, host: str, port: int, flag: str) -> str:
     if error.errno == errno.EADDRINUSE:
         holder = holder_of(port)
         who = f" by {holder}" if holder else ""
-        return f"port {port} on {host} is already in use{who}; stop it, choose another port, or {flag} 0 for any free one"
+        return (
+            f"port {port} on {host} is already in use{who}; stop it, choose another port, or {flag} 0 for any free one"
+        )
     if error.errno == errno.EACCES:
         return f"port {port} on {host} may not be bound by this user; use a port above 1023"
     if error.errno == errno.EADDRNOTAVAIL:

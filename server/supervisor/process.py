@@ -1,4 +1,6 @@
-"""The supervisor: owns listeners, arenas and children. It starts, watches, restarts and drains; it never touches traffic."""
+"""The supervisor: owns listeners, arenas and children. It starts, watches, restarts and drains; it never touches
+traffic.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,10 @@ def run(config: ServeConfig) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_OS_ERROR
     except OSError as error:
-        print(f"error: cannot set up shared memory and descriptors: {error}; see `ulimit -n` and free memory", file=sys.stderr)
+        print(
+            f"error: cannot set up shared memory and descriptors: {error}; see `ulimit -n` and free memory",
+            file=sys.stderr,
+        )
         return EXIT_OS_ERROR
     return supervisor.serve()
 
@@ -76,7 +81,9 @@ def run(config: ServeConfig) -> int:
 class Supervisor:
     """All state of the parent process. One thread; everything happens in serve()'s loop."""
 
-    def __init__(self, config: ServeConfig, usable: list[ModelVersion], found: list[ModelVersion], started_ns: int) -> None:
+    def __init__(
+        self, config: ServeConfig, usable: list[ModelVersion], found: list[ModelVersion], started_ns: int
+    ) -> None:
         self.config = config
         self.found = found
         self.started_ns = started_ns
@@ -172,7 +179,7 @@ class Supervisor:
             lanes, refused = worker_lanes(self.lanes, self.found)
             return worker_main(
                 WorkerPlan(
-                    index=index,
+                    slot=index,
                     config=self.config,
                     control=self.control,
                     lanes=lanes,
@@ -264,7 +271,14 @@ class Supervisor:
                 self._stop_executors()
             return
         delay_ns = self._delay_ns("worker", index, child)
-        log.error("worker_died", pid_dead=child.pid, worker=index, status=status, rows_reaped=reaped, restart_in_ms=delay_ns // 10**6)
+        log.error(
+            "worker_died",
+            pid_dead=child.pid,
+            worker=index,
+            status=status,
+            rows_reaped=reaped,
+            restart_in_ms=delay_ns // 10**6,
+        )
         self.control.count_restart(True)
         if not self.announced and len(self.lifetimes["worker", index]) >= MAX_EARLY_WORKER_DEATHS:
             print(f"error: worker {index} cannot start: see the log above", file=sys.stderr)
@@ -293,7 +307,12 @@ class Supervisor:
         self._ring_everybody()
         delay_ns = self._delay_ns("executor", index, child)
         log.error(
-            "executor_died", pid_dead=child.pid, model=lane.name, status=status, batches_kept=recovered, restart_in_ms=delay_ns // 10**6
+            "executor_died",
+            pid_dead=child.pid,
+            model=lane.name,
+            status=status,
+            batches_kept=recovered,
+            restart_in_ms=delay_ns // 10**6,
         )
         self.control.count_restart(False)
         self._after(delay_ns, functools.partial(self._start_executor, index))

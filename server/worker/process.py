@@ -57,7 +57,7 @@ class RefusedModel(NamedTuple):
 class WorkerPlan(NamedTuple):
     """What a worker is started with; descriptors are inherited, shared segments already mapped."""
 
-    index: int
+    slot: int
     config: ServeConfig
     control: Control
     lanes: Sequence[LanePlan]
@@ -80,12 +80,12 @@ def main(plan: WorkerPlan) -> int:
     gc.collect()
     gc.freeze()
     gc.disable()
-    plan.control.set_ready(plan.index, os.getpid(), True)
+    plan.control.set_ready(plan.slot, os.getpid(), True)
     os.eventfd_write(plan.supervisor_bell, 1)
     try:
         loop.run_forever()
     finally:
-        plan.control.set_ready(plan.index, os.getpid(), False)
+        plan.control.set_ready(plan.slot, os.getpid(), False)
     return 0
 
 
@@ -100,7 +100,7 @@ class Worker:
         self._frontend = Frontend(
             loop,
             plan.control,
-            plan.index,
+            plan.slot,
             plan.bell,
             max_body_bytes=config.max_body_bytes,
             max_held_bytes=max(MAX_HELD_BYTES, 2 * config.max_body_bytes),
@@ -114,10 +114,10 @@ class Worker:
                 lane.version,
                 lane.batched,
                 lane.row_capacity,
-                [tuple(tensor) for tensor in lane.inputs],
-                [tuple(tensor) for tensor in lane.outputs],
+                [(name, datatype, shape) for name, datatype, shape in lane.inputs],
+                [(name, datatype, shape) for name, datatype, shape in lane.outputs],
             )
-            self._frontend.add_lane(LaneClient(lane.arena, spec, plan.index, list(lane.instance_bells), self._frontend))
+            self._frontend.add_lane(LaneClient(lane.arena, spec, plan.slot, list(lane.instance_bells), self._frontend))
             models.append(_served(lane, config))
         models += [_refused(model) for model in plan.refused]
         self._handlers = Handlers(
@@ -185,7 +185,10 @@ class Worker:
         processes = [
             procfs.read_process(os.getppid(), "supervisor"),
             *(procfs.read_process(page["pid"], "worker", index) for index, page in enumerate(pages)),
-            *(procfs.read_process(lane.arena.executor_pid, "executor", lane.executor_index) for lane in self._plan.lanes),
+            *(
+                procfs.read_process(lane.arena.executor_pid, "executor", lane.executor_index)
+                for lane in self._plan.lanes
+            ),
         ]
         worker_restarts, executor_restarts = control.restarts
         return snapshot.Snapshot(

@@ -239,6 +239,10 @@ def test_framing_may_cost_eight_times_the_data() -> None:
     assert fast(refused) == slow(refused)
     fair = b"00000000000000a\r\n0123456789\r\n"
     assert fast(fair * 5000 + b"0\r\n\r\n")[2:] == (True,)
+    # eight times is the limit, not above it: chunks of 8 framing bytes, the last of them after the size line
+    even = b"0001\r\nx\r\n" * 10_000
+    assert fast(b"00" + even)[1:] == (len(even) + 2, False)
+    assert fast(b"000" + even)[0] == Code.CHUNK_OVERHEAD
     # a chunk that pays for what came before is let through
     assert fast(thin * (count - 1) + b"ffff\r\n")[2:] == (False,)
 

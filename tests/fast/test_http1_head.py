@@ -322,6 +322,16 @@ def test_an_error_stays() -> None:
     assert fast(get(), parser) == Code.VERSION_UNSUPPORTED
 
 
+@pytest.mark.parametrize("begun", [b"GET /aaaa", b"GET / HTTP/1.1\r\nHost: a\r\nAaaa", b"GET / HTTP/1.1\r\nHost: aaaa"])
+def test_a_byte_is_looked_at_once(begun: bytes) -> None:
+    """What was read is not read again: a head that trickles in costs no more than one that comes at once."""
+    parser = HeadParser()
+    assert fast(begun, parser) is None
+    damaged = begun[:-3] + b"\0" + begun[-2:]
+    assert fast(damaged, parser) is None
+    assert fast(damaged) in (Code.TARGET, Code.FIELD_NAME, Code.FIELD_VALUE)
+
+
 def test_a_finished_head_stays() -> None:
     parser = HeadParser()
     head = fast(get(), parser)

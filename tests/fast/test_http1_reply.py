@@ -126,10 +126,14 @@ def test_extra_lines() -> None:
 
 
 def test_longest_head_fits_its_reservation() -> None:
-    """The parts with the longest texts together, as the asan build would see an overrun."""
-    head = write_head(431, OPENMETRICS, 2**63 - 1, KEEP_1_0, 2**63 - 1)
-    assert len(head) < 512
-    read_back(head)
+    """The longest parts together, with extra lines that fill the buffer's first sizes up to the last byte."""
+    longest = (431, OPENMETRICS, 2**63 - 1, KEEP_1_0, 2**63 - 1)
+    head = write_head(*longest)
+    assert len(head) <= 512
+    for room in (4096, 8192):
+        for extra_bytes in range(room - 600, room + 1):
+            extra = b"X: " + b"a" * (extra_bytes - 5) + b"\r\n"
+            assert write_head(*longest, extra) == head[:-2] + extra + b"\r\n"
 
 
 def test_continue() -> None:

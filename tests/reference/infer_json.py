@@ -1,7 +1,7 @@
 """KServe V2 infer requests and replies by the standard library's json: slow, recursive, obvious.
 
-`read_request` accepts what server._fast.infer_json_index and infer_json_fill together accept, and gives the same answer;
-why something is refused is left to the tables of the tests.
+`read_request` accepts what server._fast.infer_json_index and infer_json_fill together accept, and gives the same
+answer; why something is refused is left to the tables of the tests.
 """
 
 from __future__ import annotations

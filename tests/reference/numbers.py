@@ -57,7 +57,8 @@ def round_to_float(value: Fraction, exponent_bits: int, mantissa_bits: int) -> i
     if twice > steps.denominator or (twice == steps.denominator and whole % 2):
         whole += 1
     infinity = (2**exponent_bits - 1) << mantissa_bits
-    return min(((exponent + bias - 1) << mantissa_bits) + whole, infinity)
+    bits = ((exponent + bias - 1) << mantissa_bits) + whole
+    return int(min(bits, infinity))
 
 
 def read(text: str, datatype: str) -> bytes:
@@ -69,6 +70,7 @@ def read(text: str, datatype: str) -> bytes:
     if datatype in FLOATS:
         exponent_bits, mantissa_bits = FLOATS[datatype]
         infinity = (2**exponent_bits - 1) << mantissa_bits
+        bits: int
         sign = text.startswith("-") << (exponent_bits + mantissa_bits)
         if text == "NaN":
             bits = infinity | 1 << (mantissa_bits - 1)

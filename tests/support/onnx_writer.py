@@ -82,8 +82,10 @@ def _attribute(name: str, value: float | Sequence[int]) -> bytes:
     return _bytes(1, name) + b"".join(_integer(8, item) for item in value) + _integer(20, 7)
 
 
-def _value_info(name: str, dtype: str, shape: Shape) -> bytes:
-    """ValueInfoProto; a free axis is a named dimension, `batch` for the first."""
+def _value_info(name: str, dtype: str, shape: Shape | None) -> bytes:
+    """ValueInfoProto; a free axis is a named dimension, `batch` for the first; None leaves the shape out."""
+    if shape is None:
+        return _bytes(1, name) + _bytes(2, _bytes(1, _integer(1, ELEMENT_TYPES[dtype])))
     dims = b""
     for axis, size in enumerate(shape):
         free = _bytes(2, "batch" if axis == 0 else f"axis{axis}")
@@ -113,7 +115,7 @@ class Graph:
         self.inputs += _bytes(11, _value_info(name, dtype, shape))
         return name
 
-    def output(self, name: str, dtype: str, shape: Shape) -> str:
+    def output(self, name: str, dtype: str, shape: Shape | None) -> str:
         self.outputs += _bytes(12, _value_info(name, dtype, shape))
         return name
 

@@ -119,6 +119,14 @@ class Server:
         except (OSError, http.client.HTTPException):
             return False
 
+    def wait_log(self, text: str, timeout_ns: int = START_TIMEOUT_NS) -> None:
+        """Waits until stderr holds a text."""
+        deadline = time.monotonic_ns() + timeout_ns
+        while text not in self.log():
+            if time.monotonic_ns() > deadline:
+                raise self.failed(f"expected {text!r} in the log within {timeout_ns // 1_000_000} ms")
+            time.sleep(POLL_S)
+
     # -- talk --------------------------------------------------------------------------------------------------------
 
     @property
@@ -185,7 +193,10 @@ class Server:
         everyone = self.processes()
         if role == "supervisor":
             roles = tuple(ROLE_PREFIX.values())
-            return [pid for pid, command in everyone.items() if not command.startswith(roles)]
+            others = [pid for pid, command in everyone.items() if not command.startswith(roles)]
+            # The one-file executable's first process only unpacks, and waits for the second.
+            parents = {parent for pid, (_, _, parent, _) in process_table().items() if pid in others}
+            return [pid for pid in others if pid not in parents]
         prefix = ROLE_PREFIX[role]
         return sorted((pid for pid, name in everyone.items() if name.startswith(prefix)), key=lambda pid: everyone[pid])
 
@@ -243,12 +254,13 @@ def start(
 ) -> Server:
     """Starts `headrace serve ARGUMENTS` on free ports and waits until it is ready; the caller stops it.
 
-    folder takes its output. environment is added to this process's own.
+    Unless the arguments say otherwise it stops without the delay that load balancers need. folder takes its output.
+    environment is added to this process's own.
     """
     command = [*executable(), "serve", *map(str, arguments)]
-    for flag, port in (("--http-port", http_port), ("--metrics-port", 0)):
+    for flag, value in (("--http-port", http_port), ("--metrics-port", 0), ("--drain-delay", 0)):
         if flag not in command:
-            command += [flag, str(port)]
+            command += [flag, str(value)]
     server = Server(command, {**os.environ, **(environment or {})}, folder)
     try:
         server.wait_ready()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from server.models.batchability import verdict
+from server.models.batchability import DATA_DEPENDENT, is_invented, verdict
 from server.models.onnx_file import Dimension, OnnxModel, TensorInfo
 
 Shapes = Sequence[tuple[Dimension, ...] | None]
 
 
-def header(inputs: Shapes, outputs: Shapes) -> OnnxModel:
+def header(inputs: Shapes, outputs: Shapes, operators: Sequence[str] = ()) -> OnnxModel:
     def tensors(prefix: str, shapes: Shapes) -> tuple[TensorInfo, ...]:
         return tuple(TensorInfo(f"{prefix}{index}", "FP32", shape) for index, shape in enumerate(shapes))
 
@@ -27,7 +27,7 @@ def header(inputs: Shapes, outputs: Shapes) -> OnnxModel:
         inputs=tensors("in", inputs),
         outputs=tensors("out", outputs),
         node_count=0,
-        op_counts={},
+        op_counts=dict.fromkeys(operators, 1),
         initializer_count=0,
         function_count=0,
         external_data=(),
@@ -44,6 +44,13 @@ def header(inputs: Shapes, outputs: Shapes) -> OnnxModel:
         ([("N", 3), (None, 4)], [("N", 2)], "N"),
         ([("N", 3)], [(None, 2)], "N"),
         ([("N", 0)], [("N", 2)], "N"),
+        # As tf2onnx (magika), PyTorch and Paddle write them.
+        ([("unk__214", 2048)], [("unk__215", 214)], "unk__214"),
+        ([("unk__1", 2), ("unk__2", 2)], [("unk__3", 2)], None),
+        ([("batch", 3)], [("Gemmoutput_dim_0", 2)], "batch"),
+        ([("x_dynamic_axes_1", 3)], [("Gemmoutput_dim_0", 2)], "x_dynamic_axes_1"),
+        ([("DynamicDimension.0", 3)], [("fetch_o0__d0", 2)], "DynamicDimension.0"),
+        ([(None, 3)], [("batch", 4)], None),
     ],
 )
 def test_batched(inputs: Shapes, outputs: Shapes, symbol: str | None) -> None:
@@ -72,10 +79,30 @@ def test_batched(inputs: Shapes, outputs: Shapes, symbol: str | None) -> None:
             "the inputs' first axes differ: 'in0' starts with 'N', 'in1' starts with 'M'",
         ),
         ([("N", 3)], [("boxes", 4)], "output 'out0' starts with 'boxes', the inputs with 'N'"),
-        ([(None, 3)], [("boxes", 4)], "output 'out0' starts with 'boxes', the inputs with an unnamed axis"),
     ],
 )
 def test_one_at_a_time(inputs: Shapes, outputs: Shapes, obstacle: str) -> None:
     found = verdict(header(inputs, outputs))
     assert not found.batched
     assert found.reason == f"served one request at a time: {obstacle}"
+
+
+@pytest.mark.parametrize("operator", DATA_DEPENDENT)
+@pytest.mark.parametrize("first", [None, "boxes_dim_0", "unk__9"])
+def test_rows_that_depend_on_the_data(operator: str, first: str | None) -> None:
+    """A detector whose output axis nobody named: only the operator tells it from a classifier."""
+    found = verdict(header([("batch", 3)], [(first, 7)], [operator]))
+    assert not found.batched
+    assert f"output 'out0' may have any number of rows: the graph has {operator}" in found.reason
+    assert verdict(header([("batch", 3)], [(first, 7)], ["Conv"])).batched
+    assert verdict(header([("batch", 3)], [("batch", 7)], [operator])).batched
+
+
+@pytest.mark.parametrize("name", ["unk__1", "Addoutput_dim_0", "x_dynamic_axes_1", "a/b_o0__d2", "?", "None", "-1"])
+def test_invented_names(name: str) -> None:
+    assert is_invented(name)
+
+
+@pytest.mark.parametrize("name", ["N", "batch", "batch_size", "dim_0", "s0", "unk", "num_dets", "batch_dim", ""])
+def test_chosen_names(name: str) -> None:
+    assert not is_invented(name)

@@ -214,6 +214,20 @@ def test_output_into_a_closed_pipe() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_terminal_that_knows_ascii_only(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx_writer.identity("FP32", [-1]).replace(b"onnx_writer", "größe 1.0".encode()))
+    done = subprocess.run(
+        [sys.executable, "-m", "server", "inspect", str(path)],
+        cwd=ROOT,
+        env={"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"made by gr??e 1.0" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [

@@ -119,6 +119,16 @@ def test_no_address_of_registry_or_machine(pattern: str) -> None:
     assert not found, ", ".join(found)
 
 
+@pytest.mark.parametrize("path", [path for path in TREE if path.suffix == ".md"], ids=str)
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    targets = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}
+    gone = [
+        target for target in targets if target and "://" not in target and not (ROOT / path.parent / target).exists()
+    ]
+    assert not gone, f"{path}: links to {', '.join(sorted(gone))}"
+
+
 @pytest.mark.parametrize("path", [path for path in TREE if path.parts[0] == "constraints"], ids=str)
 def test_lock_holds_exact_pins_only(path: Path) -> None:
     for line in (ROOT / path).read_text(encoding="utf-8").splitlines():

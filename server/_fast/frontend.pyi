@@ -1,0 +1,68 @@
+"""A worker's front end."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from server._fast.infer_call import LaneClient, Responder, Turn
+from server._fast.layout import Control
+
+class ControlPlane(Protocol):
+    """Answers what is not an inference: (status, body, content type, headers)."""
+
+    def handle(
+        self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, port: str
+    ) -> tuple[int, bytes, str, tuple[tuple[str, str], ...]]: ...
+
+class Peer(Responder):
+    """A connection, of whatever protocol."""
+
+class Frontend(Turn):
+    """The lanes and connections of a worker. Everything runs on the event loop's thread.
+
+    bell: the worker's eventfd; max_held_bytes: partial requests of all connections together; times in ns, sizes in
+    bytes.
+    """
+
+    control: Control
+    lanes: list[LaneClient]
+    handlers: ControlPlane
+    peers: set[Peer]
+    is_stopping: bool
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        control: Control,
+        owner: int,
+        bell: int,
+        *,
+        max_body_bytes: int,
+        max_held_bytes: int,
+        head_timeout_ns: int,
+        idle_timeout_ns: int,
+        max_head_bytes: int = 32768,
+        max_target_bytes: int = 8192,
+        max_fields: int = 100,
+    ) -> None: ...
+    def start(self, handlers: ControlPlane, on_stopped: Callable[[], object]) -> None:
+        """Begins to serve; on_stopped is called once, after stop(), when the last connection has gone."""
+
+    def add_lane(self, lane: LaneClient) -> None:
+        """A model version that requests can reach from now on."""
+
+    def end_turn(self) -> None:
+        """Wakes executors, then writes replies."""
+
+    def on_bell(self) -> None:
+        """The worker's eventfd is readable."""
+
+    def on_tick(self) -> None:
+        """Once a second."""
+
+    def stop(self) -> None:
+        """Closes idle connections, and every other one after its last reply."""
+
+    def hurry(self) -> None:
+        """Drops connections in the middle of a request."""
+
+    def peer_gone(self, peer: Peer | None) -> None: ...

@@ -1,0 +1,11 @@
+"""An HTTP/1.1 connection of a worker, driven by uvloop as an asyncio.BufferedProtocol."""
+
+import asyncio
+
+from server._fast.frontend import Frontend
+from server._fast.http1_output import Http1Output
+
+class Http1Connection(Http1Output, asyncio.BufferedProtocol):
+    """`port` is "http" or "metrics": which routes the handlers offer."""
+
+    def __init__(self, frontend: Frontend, port: str) -> None: ...

@@ -1,0 +1,21 @@
+"""Inference calls of one worker."""
+
+from server._fast.infer_spec import Spec
+from server._fast.layout import Arena
+
+class Turn:
+    """Told at most once per loop turn that a lane has to be woken at its end."""
+
+class Responder:
+    """Whoever asked for a call."""
+
+class LaneClient:
+    """A worker's side of a lane: claims rows, fills them, delivers the finished ones. One event loop thread.
+
+    owner: the worker's id; instance_bells: eventfds of the executor's instances.
+    """
+
+    arena: Arena
+    spec: Spec
+    pending_count: int
+    def __init__(self, arena: Arena, spec: Spec, owner: int, instance_bells: list[int], turn: Turn) -> None: ...

@@ -1,0 +1,117 @@
+"""Shared segments: the arena of a model version, the control segment of a server."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+class WorkerState(TypedDict):
+    """What a worker says of itself in the control segment."""
+
+    pid: int
+    ready: bool
+    connections_open: int
+    connections_total: int
+    requests_total: int
+    protocol_errors_total: int
+    bytes_in_total: int
+    bytes_out_total: int
+
+class Segment:
+    """A mapped memfd, sealed against resizing. `fd` stays open as long as the object lives."""
+
+    fd: int
+    size: int
+    def __init__(self, fd: int) -> None: ...
+    def buffer(self, offset: int, size: int) -> memoryview:
+        """A writable view of `size` bytes at `offset`; it keeps the segment mapped. ValueError outside the segment."""
+
+class Arena(Segment):
+    """One model version's arena. `create` once per model, then `Arena(fd)` or fork in every other process."""
+
+    slab_count: int
+    row_capacity: int
+    rows_mode: bool
+    instance_count: int
+    owner_count: int
+    #: 0 loading, 1 ready, 2 restarting, 3 failed
+    model_state: int
+    model_reason: str
+    #: the process that runs this lane, 0 while there is none
+    executor_pid: int
+    #: monotonic time at which the model became ready last
+    ready_ns: int
+    #: how often an instance found work by its time-out: 0 unless a wake-up was lost
+    missed_wakeups: int
+    #: single mode: (offset, bytes) of the space for outputs in a slab's data
+    output_room: tuple[int, int]
+
+    @staticmethod
+    def create(
+        *,
+        inputs: Sequence[tuple[int, int, Sequence[int]]],
+        outputs: Sequence[tuple[int, int, Sequence[int]]],
+        rows_mode: bool,
+        row_capacity: int,
+        slab_count: int,
+        owner_count: int,
+        instance_count: int,
+        input_bytes: int = 0,
+        output_bytes: int = 0,
+        max_queue_delay_ns: int = 0,
+        preferred_rows: int = 0,
+    ) -> Arena:
+        """Lays out a new arena; ValueError for counts outside the limits of layout.h.
+
+        inputs, outputs: (dtype code, bytes per element, dims), -1 for a free dimension; in rows mode dims[0] is the
+        batch axis and the others are fixed. input_bytes, output_bytes: room for one request's tensors in single mode.
+        """
+
+    def tensor(self, slab: int, tensor: int) -> tuple[int, int]:
+        """Rows mode: (address, bytes per row) of a tensor's rows in a slab. Tensors are inputs, then outputs."""
+
+    def tensor_buffer(self, slab: int, tensor: int) -> memoryview:
+        """Rows mode: a tensor's rows in a slab, row_capacity * row_bytes bytes; numpy.frombuffer wraps it in place."""
+
+    def slab_buffer(self, slab: int) -> memoryview:
+        """The slab's data."""
+
+    def slab_address(self, slab: int) -> int:
+        """Address of the slab's data in this process."""
+
+    def shape(self, slab: int, tensor: int) -> tuple[int, int, tuple[int, ...]]:
+        """Single mode: (offset in the slab's data, bytes, dims) of a tensor of the request in this slab."""
+
+    def set_shape(self, slab: int, tensor: int, offset: int, size: int, dims: tuple[int, ...]) -> None:
+        """Single mode: says where the tensor lies; by the owner of the slab's present state. ValueError if outside."""
+
+    def set_state(self, state: int, reason: str = "") -> None:
+        """By the executor while it lives, by the supervisor otherwise."""
+
+    def shut_down(self) -> None:
+        """Makes every instance return once it has finished what it holds; ring their bells afterwards."""
+
+class Control(Segment):
+    """The server's control segment: life-cycle flags by the supervisor, one page by each worker."""
+
+    worker_count: int
+    started_ns: int
+    #: readiness is false
+    draining: bool
+    #: 0 no, 1 finish what is in flight, 2 and hurry
+    stopping: int
+    #: (workers, executors) started again after a death
+    restarts: tuple[int, int]
+
+    @staticmethod
+    def create(worker_count: int, started_ns: int) -> Control:
+        """A new control segment; started_ns is monotonic."""
+
+    def count_restart(self, worker: bool) -> None: ...
+    def page(self, worker: int) -> WorkerState: ...
+    def clear_bell(self, worker: int) -> None:
+        """Forgets a wake-up that died with its sender or its receiver."""
+
+    def set_ready(self, worker: int, pid: int, ready: bool) -> None:
+        """A worker says that it accepts connections, or the supervisor that it is gone."""
+
+def new_memfd(label: str, size: int) -> int:
+    """A memfd of `size` zero bytes that can neither shrink nor grow."""

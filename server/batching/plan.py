@@ -1,0 +1,64 @@
+"""When a lane's executor runs what: the published batching rule, as a pure function.
+
+The rule in words. An idle instance takes the oldest slab that is due. A slab that a dead executor left behind is due at
+once. An open slab with rows in it is due at once (natural batching) unless a queue delay is set; then it is due when it
+holds the preferred number of rows or was opened that long ago. If nothing is due, the instance sleeps until the
+earliest open slab will be, or until it is woken.
+
+`decide` is the reference for `ring_due` in server/_fast/slab_ring.pyx, which does the same on the shared words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Slab(NamedTuple):
+    """A slab as the rule sees it: `age` orders slabs (smaller is older), `rows` are claimed rows."""
+
+    slab: int
+    age: int
+    rows: int
+    opened_ns: int = 0
+    left_behind: bool = False
+
+
+class Plan(NamedTuple):
+    """A lane's settings; preferred_rows 0 stands for the capacity of a slab."""
+
+    row_capacity: int
+    max_queue_delay_ns: int = 0
+    preferred_rows: int = 0
+
+
+class RunSlab(NamedTuple):
+    """Seal and run this slab now."""
+
+    slab: int
+
+
+class WaitUntil(NamedTuple):
+    """Nothing is due before this time."""
+
+    at_ns: int
+
+
+class Sleep(NamedTuple):
+    """Nothing waits: sleep until woken."""
+
+
+def decide(slabs: Sequence[Slab], plan: Plan, now_ns: int) -> RunSlab | WaitUntil | Sleep:
+    """What an idle instance does about the slabs that are open or left behind."""
+    full = plan.preferred_rows if 0 < plan.preferred_rows <= plan.row_capacity else plan.row_capacity
+    due: list[Slab] = []
+    waits: list[int] = []
+    for slab in slabs:
+        due_ns = slab.opened_ns + plan.max_queue_delay_ns
+        if slab.left_behind or not plan.max_queue_delay_ns or slab.rows >= full or now_ns >= due_ns:
+            due.append(slab)
+        else:
+            waits.append(due_ns)
+    if due:
+        return RunSlab(min(due, key=lambda slab: slab.age).slab)
+    return WaitUntil(min(waits)) if waits else Sleep()

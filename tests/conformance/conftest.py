@@ -1,0 +1,49 @@
+"""One server with all models of the zoo and two workers, shared by the conformance tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conformance import zoo
+from tests.conformance.onnx_reference import Reference
+from tests.conformance.v2_client import Client
+from tests.support import exposition
+from tests.support.server import Server, running
+
+#: Rows in a slab of the shared server.
+CAPACITY_ROWS = 64
+
+
+@pytest.fixture(scope="session")
+def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = zoo.write(tmp_path_factory.mktemp("zoo"))
+    with running(root, "--workers", "2", "--max-batch-size", str(CAPACITY_ROWS)) as server:
+        yield server
+
+
+@pytest.fixture
+def server(zoo_server: Server) -> Iterator[Server]:
+    """The shared server; fails a test after which a request is in flight or a process has been replaced."""
+    yield zoo_server
+    page = zoo_server.get("/metrics", port=zoo_server.metrics_port)
+    values = exposition.values(exposition.parse(page.body))
+    held = {
+        (name, tuple(labels)): value
+        for (name, labels), value in values.items()
+        if value and name in ("headrace_inflight_requests", "headrace_queue_depth", "headrace_worker_restarts_total")
+    }
+    assert not held, f"expected nothing in flight and no process replaced, found {held}\n{zoo_server.log()}"
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.host, server.port) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def references() -> dict[str, Reference]:
+    """In-process sessions of the zoo's models."""
+    return {name: Reference(file) for name, file in zoo.models().items()}

@@ -1,0 +1,79 @@
+"""ring_due against the published rule: random lanes, a fake clock, the same decision."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server._fast.layout import Arena
+from server._fast.slab_ring import Ring
+from server.batching.plan import Plan, RunSlab, Slab, Sleep, WaitUntil, decide
+
+FP32 = (11, 4, [-1, 2])
+
+
+def make_ring(plan: Plan) -> Ring:
+    return Ring(
+        Arena.create(
+            inputs=[FP32],
+            outputs=[FP32],
+            rows_mode=True,
+            row_capacity=plan.row_capacity,
+            slab_count=5,
+            owner_count=1,
+            instance_count=1,
+            max_queue_delay_ns=plan.max_queue_delay_ns,
+            preferred_rows=plan.preferred_rows,
+        )
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    plan=st.builds(
+        Plan,
+        row_capacity=st.integers(1, 8),
+        max_queue_delay_ns=st.sampled_from([0, 100, 500]),
+        preferred_rows=st.integers(0, 9),
+    ),
+    steps=st.lists(st.tuples(st.integers(1, 8), st.integers(0, 300), st.booleans()), max_size=12),
+)
+def test_the_ring_follows_the_rule(plan: Plan, steps: list[tuple[int, int, bool]]) -> None:
+    ring = make_ring(plan)
+    now_ns = 1000
+    slabs: dict[int, Slab] = {}
+    for rows, elapsed_ns, executor_looks in steps:
+        now_ns += elapsed_ns
+        rows = min(rows, plan.row_capacity)
+        claim = ring.claim(0, rows, now_ns=now_ns)
+        if claim is not None:
+            index, first_row, _, generation = claim
+            ring.publish(0, claim, now_ns)
+            if first_row == 0:
+                slabs[index] = Slab(index, generation, rows, now_ns)
+            else:
+                slabs[index] = slabs[index]._replace(rows=slabs[index].rows + rows)
+        if not executor_looks:
+            continue
+        expected = decide(list(slabs.values()), plan, now_ns)
+        sealed = ring.seal(0, now_ns)
+        match expected:
+            case Sleep():
+                assert sealed is None
+            case WaitUntil(at_ns):
+                assert sealed == at_ns
+            case RunSlab(index):
+                assert sealed["slab"] == index
+                assert sealed["row_count"] == slabs.pop(index).rows
+
+
+def test_a_slab_left_behind_goes_first_whatever_the_delay() -> None:
+    ring = make_ring(Plan(4, max_queue_delay_ns=1000))
+    claim = ring.claim(0, 4, now_ns=0)
+    ring.publish(0, claim)
+    assert ring.seal(0, now_ns=0)["slab"] == claim[0]
+    assert ring.recover_executor() == 1
+    later = ring.claim(0, 4, now_ns=5)
+    ring.publish(0, later)
+    assert ring.seal(0, now_ns=5)["slab"] == claim[0]
+    assert decide([Slab(1, 2, 4), Slab(0, 1, 1, 5, left_behind=True)], Plan(4, 1000), 5) == RunSlab(0)
