@@ -1,8 +1,8 @@
 """The answering half of an HTTP/1.1 connection: answers in the order of the requests, one write per loop turn.
 
 Each request takes a slot; an answer that is ready before an earlier one is held in its slot. The bytes due go to the
-socket directly, and to uvloop only what the kernel does not take. It does not know how requests are read. One
-event loop thread; the object owns its buffers. O(bytes).
+socket directly, and to uvloop only what the kernel does not take. It does not know how requests are read.
+One connection, one event loop thread; the object owns its buffers. O(bytes).
 """
 
 from libc.stdint cimport int64_t

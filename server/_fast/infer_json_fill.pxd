@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from server._fast.infer_spec cimport InferError, Span
 
 
-cdef extern from "number_arrays.h" nogil:
+cdef extern from "infer_types.h" nogil:
     ctypedef struct FillCursor:
         const char* p
         int64_t element_count

@@ -57,6 +57,17 @@ typedef struct InferError {
     char text[INFER_ERROR_BYTES];
 } InferError;
 
+/* How far the text of a JSON array has been read; here, and not beside its C++ readers, so that users may be C. */
+typedef struct FillCursor {
+    const char* p;
+    const char* end;
+    int64_t element_count; /* read so far */
+    int dtype;
+    int depth;       /* open brackets; 0 before the first and after the last */
+    int after_value; /* the next token is `,` or `]` */
+    int may_close;   /* `]` may stand where a value may: right behind `[` */
+} FillCursor;
+
 typedef struct DatatypeRow {
     const char* name;
     uint8_t name_bytes;

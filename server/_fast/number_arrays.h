@@ -12,16 +12,6 @@
 
 enum { NUMBER_ARRAY_MAX_DEPTH = 100, NUMBER_TEXT_MAX_BYTES = 36 };
 
-typedef struct FillCursor {
-    const char* p;
-    const char* end;
-    int64_t element_count; /* read so far */
-    int dtype;
-    int depth;       /* open brackets; 0 before the first and after the last */
-    int after_value; /* the next token is `,` or `]` */
-    int may_close;   /* `]` may stand where a value may: right behind `[` */
-} FillCursor;
-
 namespace number_arrays {
 
 static inline bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }

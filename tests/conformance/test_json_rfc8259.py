@@ -1,7 +1,7 @@
 """RFC 8259, production by production: what must be read (y), what must not (n), and where a reader may choose (i).
 
-The vectors are ours, written from the grammar; the three classes are those of JSONTestSuite. The scanner under test is the
-one that reads infer requests. Where it leaves the RFC or chooses, the reason stands beside the vector.
+The vectors are ours, written from the grammar; the three classes are those of JSONTestSuite. The scanner under test is
+the one that reads infer requests. Where it leaves the RFC or chooses, the reason stands beside the vector.
 """
 
 from __future__ import annotations
@@ -305,19 +305,8 @@ TEMPLATES = [b"%b", b'"%b"', b'"\\%b"', b"[%b]", b"[1%b]", b"[1%b2]", b'{"a"%b1}
 
 @pytest.mark.parametrize("byte", range(256))
 def test_every_byte_in_every_place(byte: int) -> None:
-    """At the top, inside a string, behind an escape, in an array and as part of a number: as the standard library says."""
+    """At the top, in a string, behind an escape, in an array, in a number: as the standard library judges it."""
     for template in TEMPLATES:
-        b"%b",
-        b'"%b"',
-        b'"\\%b"',
-        b"[%b]",
-        b"[1%b]",
-        b"[1%b2]",
-        b'{"a"%b1}',
-        b'{"a":1%b}',
-        b"-%b",
-        b"1e%b1",
-    ):
         text = template.replace(b"%b", bytes([byte]))
         try:
             reference.parse(text)

@@ -1,0 +1,109 @@
+"""Runs NVIDIA's client as its users do; a script for the interpreter of .venvs/tritonclient, which imports nothing of ours.
+
+    python tritonclient_driver.py FOLDER
+
+FOLDER/job.json: {"url", "steps": [step, ...]}; FOLDER/inputs.npz: the arrays that steps name. A step is
+    {"call": method of the client, "arguments": {...}}                       -> {"value": ...}
+    {"infer": "sync" | "async" | "aio", "concurrency": n, "requests": [...]} -> {"replies": [{"response", "outputs"}, ...]}
+and either, or a single reply, is {"error": text, "status": text} where the client raised InferenceServerException.
+A request: model, inputs [{name, datatype, array, binary}], outputs [{name, binary}] or null, and keyword arguments of
+infer() as options. BF16 arrays are uint16 bits in both files. Results go to FOLDER/results.json and FOLDER/outputs.npz.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import tritonclient.http as http
+import tritonclient.http.aio as aio
+from tritonclient.utils import InferenceServerException
+
+
+class Job:
+    def __init__(self, folder):
+        self.folder = folder
+        description = json.loads((folder / "job.json").read_text())
+        self.url = description["url"]
+        self.steps = description["steps"]
+        with np.load(folder / "inputs.npz") as stored:
+            self.arrays = dict(stored)
+        self.outputs = {}
+
+    def run(self):
+        results = []
+        for step in self.steps:
+            if "call" in step:
+                results.append(self.call(step))
+            elif step["infer"] == "aio":
+                results.append({"replies": asyncio.run(self.infer_aio(step))})
+            else:
+                results.append({"replies": self.infer(step)})
+        (self.folder / "results.json").write_text(json.dumps(results))
+        np.savez(self.folder / "outputs.npz", **self.outputs)
+
+    def call(self, step):
+        with http.InferenceServerClient(self.url) as client:
+            try:
+                return {"value": getattr(client, step["call"])(**step.get("arguments", {}))}
+            except InferenceServerException as error:
+                return failure(error)
+
+    def infer(self, step):
+        """`sync`: one after the other. `async`: all handed over at once, `concurrency` on their way at a time."""
+        concurrency = step.get("concurrency", 1)
+        with http.InferenceServerClient(self.url, concurrency=concurrency, **step.get("client", {})) as client:
+            if step["infer"] == "async":
+                waiting = [client.async_infer(**self.arguments(http, request)) for request in step["requests"]]
+                return [self.take(one.get_result) for one in waiting]
+            return [self.take(client.infer, **self.arguments(http, request)) for request in step["requests"]]
+
+    async def infer_aio(self, step):
+        async with aio.InferenceServerClient(self.url, conn_limit=step.get("concurrency", 100)) as client:
+            waiting = [client.infer(**self.arguments(aio, request)) for request in step["requests"]]
+            answers = await asyncio.gather(*waiting, return_exceptions=True)
+        return [self.take(give, answer) for answer in answers]
+
+    def arguments(self, module, request):
+        outputs = request.get("outputs")
+        if outputs is not None:
+            outputs = [module.InferRequestedOutput(one["name"], binary_data=one["binary"]) for one in outputs]
+        inputs = [self.input(module, one) for one in request["inputs"]]
+        return {"model_name": request["model"], "inputs": inputs, "outputs": outputs, **request.get("options", {})}
+
+    def input(self, module, one):
+        array = self.arrays[one["array"]]
+        if one["datatype"] == "BF16":
+            array = array.view(ml_dtypes.bfloat16)
+        made = module.InferInput(one["name"], list(array.shape), one["datatype"])
+        return made.set_data_from_numpy(array, binary_data=one["binary"])
+
+    def take(self, ask, *arguments, **named):
+        try:
+            result = ask(*arguments, **named)
+        except InferenceServerException as error:
+            return failure(error)
+        response = result.get_response()
+        keys = {}
+        for output in response["outputs"]:
+            array = result.as_numpy(output["name"])
+            output.pop("data", None)
+            keys[output["name"]] = key = f"output{len(self.outputs)}"
+            self.outputs[key] = array.view(np.uint16) if output["datatype"] == "BF16" else array
+        return {"response": response, "outputs": keys}
+
+
+def give(answer):
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def failure(error):
+    return {"error": error.message(), "status": error.status()}
+
+
+if __name__ == "__main__":
+    Job(Path(sys.argv[1])).run()
