@@ -360,6 +360,7 @@ cdef int finish(HttpHead* h, const char* buf) noexcept nogil:
         h.keep_alive = HTTP_KEEP_ALIVE
     else:
         h.keep_alive = HTTP_KEEP_ALIVE_1_0 if h.seen & SEEN_KEEP_ALIVE else HTTP_CLOSE
+    if h.minor_version == 0:
         # RFC 9110 section 10.1.1: the expectation of an HTTP/1.0 client is ignored
         h.expect_continue = 0
     h.has_body = h.chunked or h.content_length > 0

@@ -1,4 +1,8 @@
-"""Heads of HTTP/1.1 responses. What it knows, who owns memory, threads and cost: see http1_reply.pxd."""
+"""Heads of HTTP/1.1 responses. What it knows, who owns memory, threads and cost: see http1_reply.pxd.
+
+Every head is one reservation of FIXED_BYTES and the caller's extra lines, then plain copies of constants: nothing is
+formatted but the numbers.
+"""
 
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, strlen

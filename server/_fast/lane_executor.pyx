@@ -11,7 +11,7 @@ from posix.time cimport timespec
 
 from server._fast.atomics cimport relaxed_add, relaxed_store, word_load
 from server._fast.clock cimport now_ns
-from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, ArenaView, Control, RowFailure
+from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, Control, RowFailure
 from server._fast.quarantine cimport quarantine_add, row_digest
 from server._fast.slab_ring cimport (
     FAILURE_POISON,
@@ -19,7 +19,6 @@ from server._fast.slab_ring cimport (
     RING_UNPUBLISHED,
     RING_WAIT,
     ROW_RUNNING,
-    Batch,
     ring_complete,
     ring_due,
     ring_finish_row,
@@ -51,14 +50,6 @@ cdef class LaneExecutor:
 
     bells: the eventfds of the workers, by worker id; bell: this instance's own.
     """
-
-    cdef readonly Arena arena
-    cdef readonly Control control
-    cdef ArenaView* v
-    cdef int instance
-    cdef int bell
-    cdef int worker_bells[64]
-    cdef Batch batch
 
     def __cinit__(self, Arena arena not None, Control control not None, int instance, int bell, list worker_bells):
         if len(worker_bells) > MAX_OWNERS:

@@ -16,11 +16,12 @@ class TensorBuffer(NamedTuple):
 
 
 class ProducedTensor(NamedTuple):
-    """An output that the runtime allocated: valid until the next run of the same model on the same thread."""
+    """An output that the runtime allocated: its memory lives as long as `owner` does."""
 
     dims: tuple[int, ...]
     address: int
     size_bytes: int
+    owner: object
 
 
 class Run(Protocol):

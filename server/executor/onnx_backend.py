@@ -82,8 +82,8 @@ class OnnxBackend:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:
             raise ModelError(client_text(error)) from error
-        self._last = values = binding.get_outputs()
-        return [ProducedTensor(tuple(v.shape()), v.data_ptr(), v.tensor_size_in_bytes()) for v in values]
+        values = binding.get_outputs()
+        return [ProducedTensor(tuple(v.shape()), v.data_ptr(), v.tensor_size_in_bytes(), v) for v in values]
 
     @staticmethod
     def _bind_input(binding: Any, tensor: TensorBuffer) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from server._fast.lane_executor import LaneExecutor
 from server._fast.layout import Arena
 from server.executor.backend import Backend, ModelError, Run, TensorBuffer
+from server.models.repository import MAX_RANK
 from server.protocol.datatypes import BY_CODE
 
 _MODEL_FAILED = 5
@@ -186,8 +187,10 @@ class SingleRunner:
         offset, room = arena.output_room
         end = offset + room
         for index, produced in enumerate(self._backend.run(inputs, self._output_names), start=len(inputs)):
+            name = self._output_names[index - len(inputs)]
+            if len(produced.dims) > MAX_RANK:
+                raise ModelError(f"output '{name}' has {len(produced.dims)} dimensions, at most {MAX_RANK} are served")
             if produced.size_bytes > end - offset:
-                name = self._output_names[index - len(inputs)]
                 raise ModelError(
                     f"output '{name}' with shape {list(produced.dims)} has {produced.size_bytes} bytes, {end - offset} "
                     f"of {room} are left for the outputs of a request: send a smaller input"

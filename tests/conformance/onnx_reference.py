@@ -60,7 +60,7 @@ def same_bits(found: Array, expected: Array) -> bool:
 
 
 def extremes(datatype: str, count: int, seed: int = 0) -> Array:
-    """Values of a datatype in which the ends of its range, zeros, infinities, subnormals and NaN payloads come first."""
+    """Random bits behind the ends of a datatype's range, zeros, infinities, subnormals and NaN payloads."""
     rng = np.random.default_rng(seed)
     numpy_type = np.dtype(BY_NAME[datatype].numpy)
     if datatype == "BOOL":

@@ -87,7 +87,11 @@ def test_errors_as_the_client_shows_them(server: Server) -> None:
             "400",
             "inference input 'image' data-type is 'FP64', but model 'digits' expects 'FP32'",
         ),
-        (Request("digits", [Tensor("picture", "FP32", image)]), "400", "unexpected inference input 'picture' for model"),
+        (
+            Request("digits", [Tensor("picture", "FP32", image)]),
+            "400",
+            "unexpected inference input 'picture' for model",
+        ),
         (Request("digits", [fine], [("nothing", True)]), "400", "unexpected inference output 'nothing' for model"),
         (
             Request("digits", [fine], [("label", True), ("label", False)]),

@@ -1,10 +1,10 @@
-"""Runs NVIDIA's client as its users do; a script for the interpreter of .venvs/tritonclient, which imports nothing of ours.
+"""Runs NVIDIA's client a script for the interpreter of .venvs/tritonclient, nothing of ours is imported.
 
     python tritonclient_driver.py FOLDER
 
 FOLDER/job.json: {"url", "steps": [step, ...]}; FOLDER/inputs.npz: the arrays that steps name. A step is
-    {"call": method of the client, "arguments": {...}}                       -> {"value": ...}
-    {"infer": "sync" | "async" | "aio", "concurrency": n, "requests": [...]} -> {"replies": [{"response", "outputs"}, ...]}
+    {"call": method of the client, "arguments": {...}}                       -> {"value"}
+    {"infer": "sync" | "async" | "aio", "concurrency": n, "requests": [...]} -> {"replies": [{"response", "outputs"}]}
 and either, or a single reply, is {"error": text, "status": text} where the client raised InferenceServerException.
 A request: model, inputs [{name, datatype, array, binary}], outputs [{name, binary}] or null, and keyword arguments of
 infer() as options. BF16 arrays are uint16 bits in both files. Results go to FOLDER/results.json and FOLDER/outputs.npz.

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import select
 import signal
-import socket
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.faults import metric, open_descriptors, stopped, wait_until
 from tests.support.onnx_writer import write_repository
 from tests.support.oracle import Oracle, Question, model
 from tests.support.server import Server, running
@@ -46,38 +47,37 @@ def choose(serial: int) -> Question:
 
 def test_every_request_has_one_right_answer_while_workers_and_executors_are_killed(server: Server) -> None:
     shared_memory = set(os.listdir("/dev/shm"))
-    capacity = {name: capacity_in_slabs(server, index, name) for index, name in enumerate(sorted(MODELS))}
+    capacity = {name: capacity_in_slabs(server, name) for name in MODELS}
     holdings = settled(server)
-    print(capacity, holdings)
+    kills_over = asyncio.Event()
     oracle = Oracle(
         server,
         connection_count=CONNECTION_COUNT,
         window=2,
         choose=choose,
-        enough=lambda answered: answered >= REQUEST_COUNT and killer.done(),
+        enough=lambda answered: answered >= REQUEST_COUNT and kills_over.is_set(),
     )
 
     async def everything() -> None:
-        nonlocal killer
         killer = asyncio.create_task(kill_all_kinds(server, oracle.killed))
+        killer.add_done_callback(lambda _: kills_over.set())
         await oracle.run(timeout_s=600 if STRESS else 60)
         await killer
 
-    killer: asyncio.Task[None]
     started = time.monotonic()
     asyncio.run(everything())
     tally = oracle.tally
     took_s = time.monotonic() - started
     print(
-        f"{tally.answered} answers in {took_s:.1f} s, {KILL_COUNT} + {KILL_COUNT} kills, {tally.reconnects} reconnects, "
-        f"{tally.resent} requests of dead workers sent again"
+        f"{tally.answered} answers in {took_s:.1f} s, {KILL_COUNT} + {KILL_COUNT} kills, "
+        f"{tally.reconnects} reconnects, {tally.resent} requests of dead workers sent again"
     )
     assert tally.complaints == []
     assert tally.answered == oracle.asked >= REQUEST_COUNT
     assert tally.reconnects > 0, "no connection was open on a worker that was killed: nothing was proved"
 
     assert settled(server) == holdings
-    assert {name: capacity_in_slabs(server, index, name) for index, name in enumerate(sorted(MODELS))} == capacity
+    assert {name: capacity_in_slabs(server, name) for name in MODELS} == capacity
     assert set(os.listdir("/dev/shm")) == shared_memory
     server.stop()
 
@@ -99,68 +99,35 @@ async def kill_all_kinds(server: Server, killed: set[int]) -> None:
             await asyncio.sleep(0.02)
 
 
-def settled(server: Server, timeout_s: float = 10) -> dict[str, list[int]]:
+def settled(server: Server) -> dict[str, list[int]]:
     """Open descriptors of every process, once no row waits and no connection is open."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        lines = server.get("/metrics", port=server.metrics_port).body.decode().splitlines()
-        queued = [float(line.split()[-1]) for line in lines if line.startswith("headrace_queue_depth")]
-        inflight = [float(line.split()[-1]) for line in lines if line.startswith("headrace_inflight_requests")]
-        opened = [float(line.split()[-1]) for line in lines if line.startswith('headrace_connections{protocol="http"}')]
-        assert len(queued) == len(inflight) == len(MODELS)
-        # The scrape itself is one connection.
-        if not any(queued) and not any(inflight) and opened == [1.0]:
-            break
-        assert time.monotonic() < deadline, f"rows waiting {queued}, in flight {inflight}, connections {opened}"
-        time.sleep(0.02)
-    time.sleep(0.05)
-    return {
-        role: sorted(len(os.listdir(f"/proc/{pid}/fd")) for pid in server.pids(role))
-        for role in ("supervisor", "worker", "executor")
-    }
+    wait_until(lambda: metric(server, "headrace_queue_depth") == 0, "no row waiting")
+    wait_until(lambda: metric(server, "headrace_inflight_requests") == 0, "no request open")
+    # The scrape itself is one connection.
+    wait_until(lambda: metric(server, "headrace_connections") == 1, "all connections closed")
+    return open_descriptors(server)
 
 
-def capacity_in_slabs(server: Server, executor_index: int, name: str) -> int:
+def capacity_in_slabs(server: Server, name: str) -> int:
     """How many requests of a whole slab fit into a lane whose executor stands still: all, if every row is free."""
-    pid = server.pids("executor")[executor_index]
     question = Question(1, name, 64)
-    links: list[socket.socket] = []
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        for _ in range(24):
-            link = server.connect()
-            links.append(link)
-            link.sendall(question.encoded())
-        refused = 0
-        waiting = set(links)
-        deadline = time.monotonic() + 10
-        while len(waiting) * 64 != depth(server, name):
-            assert time.monotonic() < deadline, f"{len(waiting)} wait, {depth(server, name)} rows queued"
-            for link in list(waiting):
-                link.settimeout(0.02)
-                try:
+    with contextlib.ExitStack() as stack:
+        links = {stack.enter_context(contextlib.closing(server.connect())) for _ in range(24)}
+        with stopped(server.pids("executor")[sorted(MODELS).index(name)]):
+            for link in links:
+                link.sendall(question.encoded())
+            waiting = set(links)
+
+            def all_decided() -> bool:
+                for link in select.select(list(waiting), [], [], 0)[0]:
                     reply = link.recv(65536)
-                except TimeoutError:
-                    continue
-                assert reply.startswith(b"HTTP/1.1 503 "), reply
-                assert b"Retry-After: 1\r\n" in reply
-                waiting.discard(link)
-                refused += 1
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    try:
+                    assert reply.startswith(b"HTTP/1.1 503 "), reply
+                    assert b"Retry-After: 1\r\n" in reply
+                    waiting.discard(link)
+                return metric(server, "headrace_queue_depth", model=name) == 64 * len(waiting)
+
+            wait_until(all_decided, "every request refused or queued")
         for link in waiting:
-            link.settimeout(10)
-            reply = link.recv(65536)
-            assert reply.startswith(b"HTTP/1.1 200 "), reply
-        assert refused > 0
+            assert link.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert len(waiting) < len(links)
         return len(waiting)
-    finally:
-        for link in links:
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
-            link.close()
-
-
-def depth(server: Server, name: str) -> float:
-    lines = server.get("/metrics", port=server.metrics_port).body.decode().splitlines()
-    return next(float(line.split()[-1]) for line in lines if line.startswith(f'headrace_queue_depth{{model="{name}"'))

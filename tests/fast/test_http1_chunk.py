@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,10 @@ from server._fast.http1_chunk import ChunkedBody, decode_chunked
 from tests.reference import http1 as twin
 from tests.reference.http1 import Code
 from tests.support.guard_page import GuardedMemory
+from tests.support.http1_requests import request
+
+#: HEADRACE_STRESS=N generates N * 10^5 requests instead of 3,000.
+COUNT = 100_000 * int(os.environ.get("HEADRACE_STRESS") or 0) or 3_000
 
 #: (data so far, source bytes used, whether the end was read), or (error, place of the wrong byte)
 Outcome = tuple[bytes, int, bool] | tuple[Code, int]
@@ -196,6 +201,12 @@ def test_every_byte_at_every_place(position: int) -> None:
     for byte in range(256):
         source[position] = byte
         assert fast(bytes(source)) == slow(bytes(source)), bytes(source)
+
+
+def test_generated_bodies() -> None:
+    for seed in range(COUNT):
+        source = request(seed).partition(b"\r\n\r\n")[2]
+        assert fast(source) == slow(source), f"request({seed})"
 
 
 def test_body_limit_is_checked_before_the_data() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,10 @@ from server._fast.http1 import METHODS, HeadParser, Http1Error, error_table, par
 from tests.reference import http1 as twin
 from tests.reference.http1 import Code
 from tests.support.guard_page import GuardedMemory
+from tests.support.http1_requests import request
+
+#: HEADRACE_STRESS=N generates N * 10^5 requests instead of 3,000.
+COUNT = 100_000 * int(os.environ.get("HEADRACE_STRESS") or 0) or 3_000
 
 Outcome = dict[str, object] | Code | None
 
@@ -80,6 +85,10 @@ ACCEPTED: dict[str, tuple[bytes, dict[str, object]]] = {
     "expect": (get(b"Expect: 100-Continue", b"Content-Length: 1"), {"expect_continue": True}),
     "empty expect": (get(b"Expect:"), {"expect_continue": False}),
     "expect of HTTP/1.0": (b"PUT / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n", {"expect_continue": False}),
+    "expect of HTTP/1.0 that closes": (
+        b"PUT / HTTP/1.0\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n",
+        {"expect_continue": False, "keep_alive": 0},
+    ),
     "first of two preferences": (
         get(b"Accept: a", b"Accept: b", b"X-Request-Id: 1", b"X-Request-Id: 2"),
         {"accept": b"a"},
@@ -355,6 +364,12 @@ def test_every_byte_ends_runs_of_every_length(length: int) -> None:
         wrong = run + bytes([byte])
         for data in (b"GET /%b HTTP/1.0\r\n\r\n" % wrong, b"GET / HTTP/1.0\r\n%b:v\r\nA:%b\r\n\r\n" % (wrong, wrong)):
             assert fast(data) == slow(data), data
+
+
+def test_generated_requests() -> None:
+    for seed in range(COUNT):
+        data = request(seed)
+        assert fast(data) == slow(data), f"request({seed})"
 
 
 def test_limits_are_exact() -> None:

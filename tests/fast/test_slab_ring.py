@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -115,6 +116,20 @@ def test_recovery_makes_unfinished_rows_due_again(state: int, after: int, answer
         assert ring.finished(7, at.claim) == 0
         assert ring.release(7, at.claim)
         assert ring.free_slabs() == 3
+
+
+@pytest.mark.parametrize("given_up", [Ring.cancel, lambda ring, owner, claim: ring.reap_owner(owner)])
+def test_recovery_does_not_run_a_row_again_that_its_owner_gave_up(given_up: Callable[..., int]) -> None:
+    ring = new_ring()
+    at = put(ring, model.ROW_RUNNING)
+    given_up(ring, 7, at.claim)
+    assert states(ring, at.claim) == [model.ROW_ORPHAN]
+    ring.recover_executor()
+    assert states(ring, at.claim) == [model.ROW_ABANDONED]
+    batch = ring.take(0, ring.seal(0))
+    assert batch["live_count"] == 0
+    assert ring.complete(0, batch) == 0
+    assert ring.free_slabs() == 3
 
 
 def test_a_recovered_slab_goes_first_and_is_not_joined() -> None:

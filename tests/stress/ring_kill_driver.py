@@ -161,8 +161,9 @@ def executor_step(board: Board, instance: int, chance: random.Random) -> bool:
     batch = ring.seal(instance)
     if batch is None:
         return False
+    parent = os.getppid()
     while (taken := ring.take(instance, batch)) is None:
-        if board.stop:
+        if board.stop or os.getppid() != parent:
             return False
         os.sched_yield()
     slab = taken["slab"]
@@ -201,10 +202,15 @@ def worker_body(board: Board, owner: int, seed: int, steps: int) -> Callable[[],
     return body
 
 
+#: Children that were not waited for yet.
+CHILDREN: set[int] = set()
+
+
 def spawn(body: Callable[[], None], point: int = 0, hits: int = 0) -> int:
     """Forks a child that runs `body`, armed at `point`. Its exit status: 0 done, 1 an invariant broke."""
     pid = os.fork()
     if pid:
+        CHILDREN.add(pid)
         return pid
     status = 1
     try:
@@ -215,6 +221,31 @@ def spawn(body: Callable[[], None], point: int = 0, hits: int = 0) -> int:
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def ended(pid: int, patience_s: float = PATIENCE_S) -> int:
+    """The wait status of a child that has to end by itself."""
+    limit = time.monotonic() + patience_s
+    while (status := poll(pid)) is None:
+        os.sched_yield()
+        assert time.monotonic() < limit, f"child {pid} never ends"
+    return status
+
+
+def poll(pid: int) -> int | None:
+    """The wait status of a child if it has ended."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if not done:
+        return None
+    CHILDREN.discard(pid)
+    return status
+
+
+def kill(pid: int) -> None:
+    """Ends a child wherever it is."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    CHILDREN.discard(pid)
 
 
 def struck(status: int) -> bool:
@@ -244,8 +275,7 @@ class Supervisor:
         """Goes on as the live worker until the child ends; whether it was struck."""
         limit = time.monotonic() + PATIENCE_S
         while True:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
+            if (status := poll(pid)) is not None:
                 return struck(status)
             live.step()
             assert time.monotonic() < limit, f"child {pid} never ends"
@@ -262,15 +292,13 @@ class Supervisor:
         while pids and time.monotonic() < limit:
             live.step()
             for pid in pids:
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if ended:
+                if (status := poll(pid)) is not None:
                     struck(status)
                     pids.remove(pid)
                     limit = 0
                     break
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            kill(pid)
         tidy = [lambda: self.board.ring.reap_owner(VICTIM_WORKER), self.board.ring.recover_executor]
         chance.shuffle(tidy)
         for step in tidy:
@@ -310,15 +338,15 @@ class Supervisor:
         self.totals.update(live.tally)
         self.quiesce()
         self.board.stop = True
-        assert not struck(os.waitpid(executor, 0)[1])
+        assert not struck(ended(executor))
         self.totals["rounds"] += 1
 
     def kill_while_stamping(self) -> None:
         """Only a worker that died before its own stamp leaves one to the executor, and only if nobody joins in between."""
         worker = spawn(worker_body(self.board, EARLIER_VICTIM, self.seed(), 50), OPENED, 1)
-        assert struck(os.waitpid(worker, 0)[1])
+        assert struck(ended(worker))
         executor = spawn(executor_body(self.board, self.seed()), STAMPING, 1)
-        self.strikes[f"executor {STAMPING}"] += struck(os.waitpid(executor, 0)[1])
+        self.strikes[f"executor {STAMPING}"] += struck(ended(executor))
         if self.chance.random() < 0.5:
             self.board.ring.recover_executor()
         self.board.ring.reap_owner(EARLIER_VICTIM)
@@ -328,12 +356,10 @@ class Supervisor:
         """Goes on as the live worker until the armed executor is struck, or has lived so long that it will not be."""
         limit = time.monotonic() + 2.0
         while time.monotonic() < limit:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
+            if (status := poll(pid)) is not None:
                 return struck(status)
             live.step()
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        kill(pid)
         return False
 
     def quiesce(self) -> None:
@@ -374,4 +400,8 @@ def main(rounds: int, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]))))
+    try:
+        print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]))))
+    finally:
+        for child in list(CHILDREN):
+            kill(child)

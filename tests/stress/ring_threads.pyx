@@ -10,6 +10,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
 from server._fast.atomics cimport half_add, half_exchange, half_load, half_store, word_load
+from server._fast.clock cimport now_ns
 from server._fast.layout cimport Arena, ArenaView
 from server._fast.slab_ring cimport (
     FAILURE_DEADLINE,
@@ -45,6 +46,9 @@ cdef enum:
     MAX_HELD = 8       # claims a worker has in flight
     MAX_CLAIM_ROWS = 4
     DEADLINE_NS = 1    # already over whenever an instance looks: its clock starts at 2
+
+#: A thread that found nothing to do for so long waits for a row or a slab that is lost.
+cdef uint64_t PATIENCE_NS = 20000000000
 
 cdef struct Held:
     Claim claim
@@ -98,6 +102,7 @@ cdef class Crowd:
     cdef ArenaView* v
     cdef uint32_t workers_left
     cdef uint32_t crash
+    cdef uint32_t stall
 
     def __cinit__(self, Arena arena not None, int workers):
         self.arena = arena
@@ -113,6 +118,21 @@ cdef class Crowd:
     def crashed(self):
         """Whether the executor died; clear_crash() before its successor starts."""
         return half_load(&self.crash) != 0
+
+    @property
+    def stalled(self):
+        """Whether a thread gave up waiting, and all others with it: something is lost."""
+        return half_load(&self.stall) != 0
+
+    cdef bint idle(self, uint64_t* since_ns) noexcept nogil:
+        """Lets others run; whether to give up. `since_ns`: when the caller last moved something, 0 for just now."""
+        cdef uint64_t now = now_ns()
+        if since_ns[0] == 0:
+            since_ns[0] = now
+        elif now - since_ns[0] > PATIENCE_NS:
+            half_store(&self.stall, 1)
+        sched_yield()
+        return half_load(&self.stall) != 0
 
     def clear_crash(self):
         half_store(&self.crash, 0)
@@ -165,6 +185,7 @@ cdef class WorkerBody:
 
     cdef bint work(self, uint64_t operations, uint64_t dies_after) noexcept nogil:
         cdef bint moved
+        cdef uint64_t since_ns = 0
         while self.tally.operations < operations or self.held_count:
             if dies_after and self.tally.operations >= dies_after:
                 return False
@@ -173,8 +194,10 @@ cdef class WorkerBody:
                 moved = self.ask()
             if self.held_count and self.poll(random_next(&self.seed) % self.held_count):
                 moved = True
-            if not moved:
-                sched_yield()
+            if moved:
+                since_ns = 0
+            elif self.crowd.idle(&since_ns):
+                return True
         return True
 
     cdef bint ask(self) noexcept nogil:
@@ -302,21 +325,23 @@ cdef class InstanceBody:
         cdef ArenaView* v = self.crowd.v
         cdef Batch batch
         cdef bint last
-        cdef uint64_t steps = dies_after
+        cdef uint64_t steps = dies_after, since_ns = 0
         while True:
             if half_load(&self.crowd.crash):
                 return False
             last = half_load(&self.crowd.workers_left) == 0
             if ring_seal(v, self.instance, 2, &batch) < 0:
-                if last:
+                if last or self.crowd.idle(&since_ns):
                     return True
-                sched_yield()
                 continue
+            since_ns = 0
             self.tally.operations += 1
             while ring_take(v, self.instance, 2, &batch) == RING_UNPUBLISHED:
-                sched_yield()
+                if self.crowd.idle(&since_ns):
+                    return True
                 if half_load(&self.crowd.crash):
                     return False
+            since_ns = 0
             self.tally.operations += 1
             if self.dies(&steps) or not self.compute(&batch, &steps):
                 return False

@@ -69,7 +69,9 @@ class Question:
     def values(self) -> tuple[int, ...]:
         """Two numbers a row; no two rows of a run are equal."""
         return tuple(
-            number for row in range(self.row_count) for number in (self.serial << 12 | row, -1 - (self.serial << 12) - row)
+            number
+            for row in range(self.row_count)
+            for number in (self.serial << 12 | row, -1 - (self.serial << 12) - row)
         )
 
     def encoded(self) -> bytes:
@@ -79,10 +81,14 @@ class Question:
             b'"parameters":{"binary_data_output":true}}' % (self.serial, self.row_count, len(data))
         )
         return (
-            b"POST /v2/models/%s/infer HTTP/1.1\r\nHost: oracle\r\nContent-Type: application/octet-stream\r\n"
-            b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n"
-            % (self.model.encode(), len(head), len(head) + len(data))
-        ) + head + data
+            (
+                b"POST /v2/models/%s/infer HTTP/1.1\r\nHost: oracle\r\nContent-Type: application/octet-stream\r\n"
+                b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n"
+                % (self.model.encode(), len(head), len(head) + len(data))
+            )
+            + head
+            + data
+        )
 
     def complaint(self, status: int, headers: dict[bytes, bytes], body: bytes) -> str:
         """'' when this is the right answer, else what is wrong with it."""

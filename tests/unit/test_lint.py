@@ -73,7 +73,7 @@ def test_mypy() -> None:
 
 def test_cython_lint() -> None:
     names = [str(path) for path in TREE if path.suffix in (".pyx", ".pxd")]
-    run_tool("cython_lint", "--max-line-length=120", *names)
+    run_tool("cython_lint.cython_lint", "--max-line-length=120", *names)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

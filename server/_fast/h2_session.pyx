@@ -1,0 +1,704 @@
+"""The framing half of an HTTP/2 connection: libnghttp2 on a uvloop transport, with the limits that libnghttp2 lacks.
+
+It knows frames, streams, windows and budgets; gRPC and REST are above it. Received bytes go through nghttp2's callbacks at C level;
+what they make due leaves in one write at the end of the loop turn. Work is charged to its connection until it is done: a reset
+stream whose rows still run counts as open. One connection, one event loop thread. O(bytes).
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from server._fast.atomics cimport relaxed_add, word_load
+from server._fast.clock cimport now_ns
+from server._fast.frontend cimport SCRATCH_BYTES, Frontend, Peer
+from server._fast.http1_text cimport http1_decimal
+from server._fast.infer_call cimport InferCall, LaneClient
+from server._fast.nghttp2 cimport (
+    NGHTTP2_CANCEL,
+    NGHTTP2_DATA,
+    NGHTTP2_DATA_FLAG_EOF,
+    NGHTTP2_DATA_FLAG_NO_END_STREAM,
+    NGHTTP2_ENHANCE_YOUR_CALM,
+    NGHTTP2_ERR_CALLBACK_FAILURE,
+    NGHTTP2_ERR_DEFERRED,
+    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE,
+    NGHTTP2_FLAG_ACK,
+    NGHTTP2_FLAG_END_STREAM,
+    NGHTTP2_FLAG_NONE,
+    NGHTTP2_HCAT_REQUEST,
+    NGHTTP2_HEADERS,
+    NGHTTP2_INTERNAL_ERROR,
+    NGHTTP2_NO_ERROR,
+    NGHTTP2_NV_FLAG_NONE,
+    NGHTTP2_PING,
+    NGHTTP2_PRIORITY,
+    NGHTTP2_REFUSED_STREAM,
+    NGHTTP2_RST_STREAM,
+    NGHTTP2_SETTINGS,
+    NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+    NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+    NGHTTP2_SETTINGS_MAX_FRAME_SIZE,
+    NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
+    nghttp2_data_provider,
+    nghttp2_data_source,
+    nghttp2_frame,
+    nghttp2_nv,
+    nghttp2_option,
+    nghttp2_option_del,
+    nghttp2_option_new,
+    nghttp2_option_set_max_outbound_ack,
+    nghttp2_option_set_max_settings,
+    nghttp2_option_set_no_closed_streams,
+    nghttp2_session,
+    nghttp2_session_callbacks,
+    nghttp2_session_callbacks_del,
+    nghttp2_session_callbacks_new,
+    nghttp2_session_callbacks_set_on_begin_headers_callback,
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
+    nghttp2_session_callbacks_set_on_frame_recv_callback,
+    nghttp2_session_callbacks_set_on_frame_send_callback,
+    nghttp2_session_callbacks_set_on_header_callback,
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
+    nghttp2_session_callbacks_set_on_stream_close_callback,
+    nghttp2_session_del,
+    nghttp2_session_get_outbound_queue_size,
+    nghttp2_session_get_last_proc_stream_id,
+    nghttp2_session_mem_recv,
+    nghttp2_session_mem_send,
+    nghttp2_session_resume_data,
+    nghttp2_session_server_new2,
+    nghttp2_session_set_local_window_size,
+    nghttp2_session_want_read,
+    nghttp2_session_want_write,
+    nghttp2_settings_entry,
+    nghttp2_submit_goaway,
+    nghttp2_submit_response,
+    nghttp2_submit_rst_stream,
+    nghttp2_submit_settings,
+    nghttp2_submit_shutdown_notice,
+    nghttp2_submit_trailer,
+)
+from server._fast.outbuf cimport outbuf_free, outbuf_write
+from server._fast.slab_ring cimport ROW_FREE, row_at, row_state, word_generation
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t c_send "send"(int fd, const void* data, size_t n, int flags) noexcept
+    int MSG_NOSIGNAL
+    int MSG_DONTWAIT
+
+cdef extern from "<errno.h>" nogil:
+    int errno
+    int EAGAIN
+    int EINTR
+
+cdef uint32_t MAX_STREAMS = 100
+cdef uint32_t STREAM_WINDOW_BYTES = 65536
+cdef uint32_t CONNECTION_WINDOW_BYTES = 1 << 20
+#: A stream whose message says that it is larger may fill this much before the application looks at it.
+cdef uint32_t LARGE_WINDOW_BYTES = 8 << 20
+cdef uint32_t MAX_FRAME_BYTES = 1 << 18
+cdef uint32_t MAX_HEADER_LIST_BYTES = 32768
+cdef size_t MAX_QUEUED_FRAMES = 1000
+#: Resets, by either side: a burst, and then so many a second.
+cdef double RESET_BURST = 1000.0
+cdef double RESETS_PER_S = 33.0
+#: Frames that ask for nothing: pings, settings, priorities, empty data, violations that end only a stream.
+cdef double GLITCH_BURST = 2000.0
+cdef double GLITCHES_PER_S = 200.0
+#: Pings of a client without open streams closer than this are strikes; after three it is sent away (gRPC keep-alive).
+cdef uint64_t MIN_PING_INTERVAL_NS = 10000000000
+cdef int MAX_PING_STRIKES = 2
+cdef uint64_t SEND_TIMEOUT_NS = 30000000000
+cdef size_t KEEP_OUT_BYTES = 1 << 18
+
+cdef const char* MODEL_INFER_PATH = b"/inference.GRPCInferenceService/ModelInfer"
+cdef size_t MODEL_INFER_PATH_BYTES = 42
+
+
+cdef nghttp2_nv nv(const char* name, size_t name_bytes, const char* value, size_t value_bytes) noexcept nogil:
+    cdef nghttp2_nv header
+    header.name = <uint8_t*>name
+    header.value = <uint8_t*>value
+    header.namelen = name_bytes
+    header.valuelen = value_bytes
+    header.flags = NGHTTP2_NV_FLAG_NONE
+    return header
+
+
+cdef inline bint is_text(const char* p, size_t n, const char* text, size_t text_bytes) noexcept nogil:
+    return n == text_bytes and memcmp(p, text, n) == 0
+
+
+cdef int64_t parse_timeout(const char* p, size_t n) noexcept nogil:
+    """grpc-timeout: 1 to 8 digits and a unit, in ns."""
+    cdef int64_t value = 0
+    cdef size_t i
+    if n < 2 or n > 9:
+        return TIMEOUT_INVALID
+    for i in range(n - 1):
+        if p[i] < c'0' or p[i] > c'9':
+            return TIMEOUT_INVALID
+        value = value * 10 + (p[i] - c'0')
+    if p[n - 1] == c'n':
+        return value
+    if p[n - 1] == c'u':
+        return value * 1000
+    if p[n - 1] == c'm':
+        return value * 1000000
+    if p[n - 1] == c'S':
+        return value * 1000000000
+    if p[n - 1] == c'M':
+        return value * 60000000000
+    if p[n - 1] == c'H':
+        # 99,999,999 hours do not fit int64 nanoseconds; 292 years are as good as for ever
+        return value * 3600000000000 if value < 2500000 else 9000000000000000000
+    return TIMEOUT_INVALID
+
+
+cdef class H2Stream:
+    """A request and its reply; exists from the first header to the close of the stream."""
+
+    def __dealloc__(self):
+        outbuf_free(&self.body)
+        outbuf_free(&self.reply)
+
+
+cdef class Debt:
+    pass
+
+
+# ---- nghttp2's callbacks. They may not raise: an error ends the connection.
+
+cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
+    cdef H2Session self = <H2Session>user_data
+    cdef H2Stream stream
+    if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
+        return 0
+    try:
+        if self.is_closing or self.charged() >= MAX_STREAMS:
+            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_REFUSED_STREAM)
+            self.spend_reset()
+            return 0
+        stream = H2Stream.__new__(H2Stream)
+        stream.id = frame.hd.stream_id
+        stream.timeout_ns = TIMEOUT_NONE
+        stream.json_bytes = -1
+        stream.grpc_status = -1
+        stream.received_ns = self.active_ns
+        stream.body_limit = self.frontend.max_body_bytes + 5
+        self.streams[stream.id] = stream
+        return 0
+    except Exception:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+
+
+cdef int on_header(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name, size_t name_bytes,
+                   const uint8_t* value, size_t value_bytes, uint8_t flags, void* user_data) noexcept:
+    cdef H2Session self = <H2Session>user_data
+    try:
+        stream = self.streams.get(frame.hd.stream_id)
+        if stream is None or frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
+            return 0
+        self.header(stream, <const char*>name, name_bytes, <const char*>value, value_bytes)
+        return 0
+    except Exception:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+
+
+cdef int on_data_chunk(nghttp2_session* session, uint8_t flags, int32_t stream_id, const uint8_t* data, size_t n,
+                       void* user_data) noexcept:
+    cdef H2Session self = <H2Session>user_data
+    cdef H2Stream stream
+    try:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.is_reply_complete:
+            return 0
+        if outbuf_write(&stream.body, <const char*>data, n) < 0:
+            return NGHTTP2_ERR_CALLBACK_FAILURE
+        self.frontend.held_bytes += n
+        self.on_data(stream)
+        return 0
+    except Exception:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+
+
+cdef int on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
+    cdef H2Session self = <H2Session>user_data
+    cdef H2Stream stream
+    cdef int kind = frame.hd.type
+    try:
+        if kind == NGHTTP2_HEADERS or kind == NGHTTP2_DATA:
+            stream = self.streams.get(frame.hd.stream_id)
+            if stream is not None:
+                if kind == NGHTTP2_HEADERS and frame.headers.cat == NGHTTP2_HCAT_REQUEST:
+                    relaxed_add(&self.frontend.page.requests_total, 1)
+                    self.on_request(stream)
+                if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+                    stream.got_end = True
+                    if not stream.is_reply_complete:
+                        self.on_end(stream)
+            if kind == NGHTTP2_DATA and frame.hd.length == 0 and not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+                self.spend_glitch()
+        elif kind == NGHTTP2_RST_STREAM:
+            self.spend_reset()
+        elif kind == NGHTTP2_PING and not frame.hd.flags & NGHTTP2_FLAG_ACK:
+            self.ping_received()
+        elif kind == NGHTTP2_PRIORITY or (kind == NGHTTP2_SETTINGS and not frame.hd.flags & NGHTTP2_FLAG_ACK):
+            self.spend_glitch()
+        return 0
+    except Exception:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+
+
+cdef int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
+    cdef H2Session self = <H2Session>user_data
+    if frame.hd.type == NGHTTP2_RST_STREAM:
+        try:
+            # Violations that make this side reset a stream cost the peer the same (MadeYouReset).
+            self.spend_reset()
+        except Exception:
+            return NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+cdef int on_invalid_frame(nghttp2_session* session, const nghttp2_frame* frame, int code, void* user_data) noexcept:
+    cdef H2Session self = <H2Session>user_data
+    try:
+        relaxed_add(&self.frontend.page.protocol_errors_total, 1)
+        self.spend_glitch()
+        return 0
+    except Exception:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+
+
+cdef int on_stream_close(nghttp2_session* session, int32_t stream_id, uint32_t code, void* user_data) noexcept:
+    cdef H2Session self = <H2Session>user_data
+    try:
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            self.close_stream(stream)
+        return 0
+    except Exception:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+
+
+cdef ssize_t read_reply(nghttp2_session* session, int32_t stream_id, uint8_t* buf, size_t length, uint32_t* data_flags,
+                        nghttp2_data_source* source, void* user_data) noexcept:
+    """Hands a stream's reply to nghttp2; behind its end the gRPC trailers."""
+    cdef H2Stream stream = <H2Stream>source.ptr
+    cdef size_t n = stream.reply.len - stream.reply_sent
+    cdef char digits[4]
+    cdef nghttp2_nv trailers[2]
+    if n > length:
+        n = length
+    memcpy(buf, stream.reply.data + stream.reply_sent, n)
+    stream.reply_sent += n
+    if stream.reply_sent < stream.reply.len:
+        return n
+    stream.reply.len = 0
+    stream.reply_sent = 0
+    if not stream.is_reply_complete:
+        if n:
+            return n
+        stream.is_deferred = True
+        return NGHTTP2_ERR_DEFERRED
+    data_flags[0] |= NGHTTP2_DATA_FLAG_EOF
+    if stream.grpc_status >= 0:
+        data_flags[0] |= NGHTTP2_DATA_FLAG_NO_END_STREAM
+        digits[0] = c'0' + stream.grpc_status // 10
+        digits[1] = c'0' + stream.grpc_status % 10
+        trailers[0] = nv(b"grpc-status", 11, digits if stream.grpc_status > 9 else digits + 1,
+                         2 if stream.grpc_status > 9 else 1)
+        if stream.grpc_message is not None:
+            trailers[1] = nv(b"grpc-message", 12, <const char*>stream.grpc_message, len(stream.grpc_message))
+        if nghttp2_submit_trailer(session, stream_id, trailers, 2 if stream.grpc_message is not None else 1) != 0:
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    return n
+
+
+cdef nghttp2_session_callbacks* callbacks = NULL
+cdef nghttp2_option* options = NULL
+
+
+cdef int prepare() except -1:
+    """The callbacks and options that all sessions share."""
+    global callbacks, options
+    if callbacks != NULL:
+        return 0
+    if nghttp2_session_callbacks_new(&callbacks) != 0 or nghttp2_option_new(&options) != 0:
+        raise MemoryError()
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame)
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame)
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
+    nghttp2_option_set_max_outbound_ack(options, MAX_QUEUED_FRAMES)
+    nghttp2_option_set_max_settings(options, 32)
+    nghttp2_option_set_no_closed_streams(options, 1)
+    return 0
+
+
+cdef class H2Session(Peer):
+    """Base of Http2Connection. `port` is passed on to the handlers; max_age_ns 0 is no limit."""
+
+    def __cinit__(self, Frontend frontend not None, str port not None, uint64_t max_age_ns=0):
+        cdef nghttp2_settings_entry settings[4]
+        prepare()
+        self.frontend = frontend
+        self.port = port
+        self.max_age_ns = max_age_ns
+        self.fd = -1
+        self.view_stride = 1
+        self.streams = {}
+        self.debts = []
+        self.reset_tokens = RESET_BURST
+        self.glitch_tokens = GLITCH_BURST
+        if nghttp2_session_server_new2(&self.session, callbacks, <void*>self, options) != 0:
+            raise MemoryError()
+        settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
+        settings[0].value = MAX_STREAMS
+        settings[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
+        settings[1].value = STREAM_WINDOW_BYTES
+        settings[2].settings_id = NGHTTP2_SETTINGS_MAX_FRAME_SIZE
+        settings[2].value = MAX_FRAME_BYTES
+        settings[3].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
+        settings[3].value = MAX_HEADER_LIST_BYTES
+        nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 4)
+        nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW_BYTES)
+
+    def __dealloc__(self):
+        if self.session != NULL:
+            nghttp2_session_del(self.session)
+        outbuf_free(&self.out)
+
+    # -- the protocol above
+
+    cdef int on_request(self, H2Stream stream) except -1:
+        return 0
+
+    cdef int on_data(self, H2Stream stream) except -1:
+        return 0
+
+    cdef int on_end(self, H2Stream stream) except -1:
+        return 0
+
+    cdef int on_abort(self, H2Stream stream) except -1:
+        return 0
+
+    # -- what the transport calls
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.fd = transport.get_extra_info("socket").fileno()
+        transport.set_write_buffer_limits(0, 0)
+        self.active_ns = self.opened_ns = self.reset_refill_ns = self.glitch_refill_ns = now_ns()
+        self.frontend.peers.add(self)
+        self.frontend.page.connections_open = len(self.frontend.peers)
+        self.frontend.peer_due(self)
+
+    def connection_lost(self, exc):
+        cdef H2Stream stream
+        self.fd = -1
+        streams, self.streams = self.streams, {}
+        for stream in streams.values():
+            self.close_stream(stream)
+        self.transport = None
+        self.frontend.peer_gone(self)
+
+    def eof_received(self):
+        self.got_eof = True
+        return bool(self.streams) or self.out.len > 0 or self.is_spilled
+
+    def get_buffer(self, Py_ssize_t hint):
+        return self
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        self.view_bytes = SCRATCH_BYTES
+        view.buf = self.frontend.scratch
+        view.obj = self
+        view.len = SCRATCH_BYTES
+        view.itemsize = 1
+        view.readonly = 0
+        view.ndim = 1
+        view.format = b"B"
+        view.shape = &self.view_bytes
+        view.strides = &self.view_stride
+        view.suboffsets = NULL
+        view.internal = NULL
+
+    def __releasebuffer__(self, Py_buffer* view):
+        pass
+
+    def buffer_updated(self, Py_ssize_t received):
+        self.feed(self.frontend.scratch, received)
+
+    def pause_writing(self):
+        self.is_spilled = True
+
+    def resume_writing(self):
+        self.is_spilled = False
+        self.active_ns = now_ns()
+        if self.fd >= 0:
+            self.frontend.peer_due(self)
+
+    # -- bytes in
+
+    cdef int feed(self, const char* p, size_t n) except -1:
+        """Received bytes; the callbacks run inside."""
+        cdef ssize_t used
+        if self.fd < 0:
+            return 0
+        relaxed_add(&self.frontend.page.bytes_in_total, n)
+        self.active_ns = now_ns()
+        self.is_receiving = True
+        used = nghttp2_session_mem_recv(self.session, <const uint8_t*>p, n)
+        self.is_receiving = False
+        if used < 0 or nghttp2_session_get_outbound_queue_size(self.session) > MAX_QUEUED_FRAMES:
+            # What nghttp2 queued about it (GOAWAY) still goes out.
+            relaxed_add(&self.frontend.page.protocol_errors_total, 1)
+            self.pump()
+            self.flush()
+            return self.drop()
+        return self.frontend.peer_due(self)
+
+    cdef int header(self, H2Stream stream, const char* name, size_t name_bytes, const char* value,
+                    size_t value_bytes) except -1:
+        cdef int64_t number
+        if name[0] == c':':
+            if is_text(name, name_bytes, b":path", 5):
+                if is_text(value, value_bytes, MODEL_INFER_PATH, MODEL_INFER_PATH_BYTES):
+                    stream.route = ROUTE_MODEL_INFER
+                else:
+                    stream.path = value[:value_bytes]
+            elif is_text(name, name_bytes, b":method", 7) and not is_text(value, value_bytes, b"POST", 4):
+                stream.method = value[:value_bytes]
+            return 0
+        if is_text(name, name_bytes, b"content-type", 12):
+            stream.content_type = value[:value_bytes]
+        elif is_text(name, name_bytes, b"grpc-timeout", 12):
+            stream.timeout_ns = parse_timeout(value, value_bytes)
+        elif is_text(name, name_bytes, b"grpc-encoding", 13) or is_text(name, name_bytes, b"content-encoding", 16):
+            if is_text(value, value_bytes, b"identity", 8):
+                stream.coding = CODING_IDENTITY
+            elif is_text(value, value_bytes, b"gzip", 4):
+                stream.coding = CODING_GZIP
+            elif is_text(value, value_bytes, b"deflate", 7):
+                stream.coding = CODING_DEFLATE
+            else:
+                stream.coding = CODING_UNKNOWN
+        elif is_text(name, name_bytes, b"inference-header-content-length", 31):
+            number = http1_decimal(value, value_bytes)
+            stream.json_bytes = number if stream.json_bytes == -1 and 0 <= number < 2147483648 else -2
+        if stream.route != ROUTE_MODEL_INFER:
+            if stream.headers is None:
+                stream.headers = []
+            stream.headers.append((name[:name_bytes], value[:value_bytes]))
+        return 0
+
+    cdef int close_stream(self, H2Stream stream) except -1:
+        """The stream is over, answered or not: what it still has in flight is cancelled."""
+        cdef InferCall call = stream.call
+        cdef Debt debt
+        self.frontend.held_bytes -= stream.body.len
+        outbuf_free(&stream.body)
+        stream.is_reply_complete = True
+        if call is not None:
+            stream.call = None
+            if call.in_flight:
+                debt = Debt.__new__(Debt)
+                debt.lane = call.lane
+                debt.claim = call.parts[0].claim
+                call.lane.cancel(call)
+                self.debts.append(debt)
+        self.on_abort(stream)
+        if self.is_closing and not self.streams:
+            self.frontend.peer_due(self)
+        return 0
+
+    cdef uint32_t charged(self) except? 4294967295:
+        """Open streams, and cancelled ones whose rows an executor has not given back."""
+        cdef Debt debt
+        cdef uint64_t word
+        if self.debts:
+            kept = []
+            for debt in self.debts:
+                word = word_load(row_at(debt.lane.v, debt.claim.slab, debt.claim.first_row))
+                if word_generation(word) == debt.claim.generation and row_state(word) != ROW_FREE:
+                    kept.append(debt)
+            self.debts = kept
+        return <uint32_t>(len(self.streams) + len(self.debts))
+
+    # -- budgets
+
+    cdef int spend_reset(self) except -1:
+        cdef uint64_t now = self.active_ns
+        self.reset_tokens = min(RESET_BURST, self.reset_tokens + (now - self.reset_refill_ns) * 1e-9 * RESETS_PER_S) - 1
+        self.reset_refill_ns = now
+        if self.reset_tokens < 0 and not self.is_closing:
+            return self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too many stream resets")
+        return 0
+
+    cdef int spend_glitch(self) except -1:
+        cdef uint64_t now = self.active_ns
+        self.glitch_tokens = min(
+            GLITCH_BURST, self.glitch_tokens + (now - self.glitch_refill_ns) * 1e-9 * GLITCHES_PER_S) - 1
+        self.glitch_refill_ns = now
+        if self.glitch_tokens < 0 and not self.is_closing:
+            return self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too many frames without work")
+        return 0
+
+    cdef int ping_received(self) except -1:
+        self.spend_glitch()
+        if not self.streams and self.last_ping_ns and self.active_ns - self.last_ping_ns < MIN_PING_INTERVAL_NS:
+            self.ping_strikes += 1
+            if self.ping_strikes > MAX_PING_STRIKES and not self.is_closing:
+                self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too_many_pings")
+        elif self.streams:
+            self.ping_strikes = 0
+        self.last_ping_ns = self.active_ns
+        return 0
+
+    cdef int go_away(self, uint32_t code, const char* text) except -1:
+        """Says that no further stream is taken; the connection closes when the open ones have ended, or at once for an
+        error."""
+        cdef size_t n = len(text)
+        self.is_closing = True
+        nghttp2_submit_goaway(self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
+                              code, <const uint8_t*>text, n)
+        if code != <uint32_t>NGHTTP2_NO_ERROR:
+            self.must_end = True
+        return self.frontend.peer_due(self)
+
+    # -- replies
+
+    cdef int respond(self, H2Stream stream, nghttp2_nv* headers, size_t count) except -1:
+        """Submits the response's headers; its data is stream.reply, appended to until is_reply_complete."""
+        cdef nghttp2_data_provider provider
+        cdef nghttp2_data_provider* data = &provider
+        provider.source.ptr = <void*>stream
+        provider.read_callback = read_reply
+        stream.has_response = True
+        if stream.is_reply_complete and stream.reply.len == 0 and stream.grpc_status < 0:
+            data = NULL
+        if nghttp2_submit_response(self.session, stream.id, headers, count, data) != 0:
+            return self.reset(stream, NGHTTP2_INTERNAL_ERROR)
+        return self.frontend.peer_due(self)
+
+    cdef int more(self, H2Stream stream) except -1:
+        """Data was appended to stream.reply, or it is complete now."""
+        if stream.is_deferred:
+            stream.is_deferred = False
+            nghttp2_session_resume_data(self.session, stream.id)
+        return self.frontend.peer_due(self)
+
+    cdef int reset(self, H2Stream stream, uint32_t code) except -1:
+        stream.is_reply_complete = True
+        nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, stream.id, code)
+        return self.frontend.peer_due(self)
+
+    cdef int end_turn(self) except -1:
+        if self.fd < 0:
+            return 0
+        if not self.is_spilled:
+            self.pump()
+            self.flush()
+        if self.fd < 0 or self.is_spilled:
+            return 0
+        if self.must_end or not (nghttp2_session_want_read(self.session) or nghttp2_session_want_write(self.session)) or (
+            not self.streams and (self.is_closing or self.got_eof)
+        ):
+            self.transport.close()
+        return 0
+
+    cdef int pump(self) except -1:
+        """Moves the frames that nghttp2 has ready into the out buffer."""
+        cdef const uint8_t* data = NULL
+        cdef ssize_t n
+        while self.out.len < SCRATCH_BYTES:
+            n = nghttp2_session_mem_send(self.session, &data)
+            if n < 0:
+                return self.drop()
+            if n == 0:
+                return 0
+            if outbuf_write(&self.out, <const char*>data, n) < 0:
+                raise MemoryError()
+        return 0
+
+    cdef int flush(self) except -1:
+        cdef ssize_t sent
+        cdef OutBuf* b = &self.out
+        while b.len and not self.is_spilled and self.fd >= 0:
+            sent = c_send(self.fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    return self.drop()
+                sent = 0
+            relaxed_add(&self.frontend.page.bytes_out_total, b.len)
+            if <size_t>sent < b.len:
+                # The transport holds at most this much; nghttp2 keeps the rest until it is gone.
+                self.transport.write(b.data[sent:b.len])
+            b.len = 0
+            if not self.is_spilled:
+                self.pump()
+        if b.cap > KEEP_OUT_BYTES and b.len == 0:
+            outbuf_free(b)
+        return 0
+
+    cdef int drop(self) except -1:
+        self.fd = -1
+        self.out.len = 0
+        if self.transport is not None:
+            self.transport.abort()
+        return 0
+
+    # -- time and the end
+
+    cdef int check_time(self, uint64_t now) except -1:
+        if self.fd < 0:
+            return 0
+        if self.is_spilled:
+            left = self.transport.get_write_buffer_size()
+            if left != self.spilled_bytes:
+                self.spilled_bytes = left
+                self.active_ns = now
+            elif now - self.active_ns > SEND_TIMEOUT_NS:
+                self.drop()
+            return 0
+        if not self.streams and now - self.active_ns > self.frontend.idle_timeout_ns:
+            if not self.is_closing:
+                self.go_away(NGHTTP2_NO_ERROR, b"idle")
+        elif self.max_age_ns and now - self.opened_ns > self.max_age_ns and not self.is_closing:
+            self.shut(b"max_age")
+        elif self.streams:
+            self.check_stalled(now)
+        return 0
+
+    cdef int check_stalled(self, uint64_t now) except -1:
+        """Streams whose client neither sends nor takes anything are reset; the connection may live."""
+        cdef H2Stream stream
+        for stream in list(self.streams.values()):
+            if stream.call is not None or stream.task is not None:
+                continue
+            if now - self.active_ns > SEND_TIMEOUT_NS and (stream.has_response or not stream.got_end):
+                self.reset(stream, NGHTTP2_CANCEL)
+        return 0
+
+    cdef int shut(self, const char* text) except -1:
+        """Two-step GOAWAY: first "no more soon", so that streams on their way are still taken, a second later the rest."""
+        if not self.is_warned:
+            self.is_warned = True
+            nghttp2_submit_shutdown_notice(self.session)
+            return self.frontend.peer_due(self)
+        return self.go_away(NGHTTP2_NO_ERROR, text)
+
+    cdef int stop(self) except -1:
+        """The server stops: streams that are open are answered."""
+        if self.fd < 0:
+            return 0
+        if not self.is_closing:
+            nghttp2_submit_shutdown_notice(self.session)
+            self.go_away(NGHTTP2_NO_ERROR, b"server is stopping")
+        return 0

@@ -1,0 +1,82 @@
+"""What tests do to processes and sockets of a running server, and how they look at it afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.support.server import Server
+
+_POLL_S = 0.01
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 10) -> None:
+    """Polls until the condition holds; fails with `what` was expected."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"expected within {timeout_s} s: {what}"
+        time.sleep(_POLL_S)
+
+
+def thread_states(pid: int) -> str:
+    """One state letter for each thread."""
+    states = ""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            states += Path(f"/proc/{pid}/task/{task}/stat").read_text().rpartition(") ")[2][0]
+    return states
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that stands still for a block. A signal alone is not enough: each thread stops when it is scheduled."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: set(thread_states(pid)) == {"T"}, f"every thread of {pid} stopped")
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def reset(link: socket.socket) -> None:
+    """Closes with RST instead of FIN."""
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    link.close()
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process up to now, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_descriptors(server: Server) -> dict[str, list[int]]:
+    """Process kind -> number of open descriptors of each process of that kind."""
+    return {
+        role: sorted(len(os.listdir(f"/proc/{pid}/fd")) for pid in server.pids(role))
+        for role in ("supervisor", "worker", "executor")
+    }
+
+
+def metric(server: Server, name: str, **labels: str) -> float:
+    """Sum of the samples of a metric that have these labels."""
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    total, found = 0.0, False
+    for line in server.get("/metrics", port=server.metrics_port).body.decode().splitlines():
+        if line.startswith((name + "{", name + " ")) and all(part in line for part in wanted):
+            total += float(line.rpartition(" ")[2])
+            found = True
+    assert found, f"no metric {name} with {wanted}"
+    return total
