@@ -40,7 +40,9 @@ DIRECTIVES = {
     "embedsignature": False,
 }
 #: Modules that call the C++17 standard library (std::from_chars, std::to_chars).
-CPLUSPLUS = {"infer_call", "infer_json_fill", "infer_json_reply"}
+CPLUSPLUS = {"infer_json_fill", "infer_json_reply"}
+#: Modules that call a shared library of the system.
+LIBRARIES = {"h2_session": ["nghttp2"], "h2_stream": ["nghttp2"]}
 
 
 def extensions() -> list[Extension]:
@@ -62,6 +64,7 @@ def extensions() -> list[Extension]:
                 [str(source)],
                 include_dirs=["server/_fast"],
                 language="c++" if cplusplus else "c",
+                libraries=LIBRARIES.get(source.stem, []),
                 extra_compile_args=[standard, "-D_GNU_SOURCE", *COMMON_FLAGS, *compile_flags],
                 extra_link_args=link_flags,
                 depends=sorted(str(header) for header in Path("server/_fast").glob("*.h")),

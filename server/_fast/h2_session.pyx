@@ -1,27 +1,24 @@
 """The framing half of an HTTP/2 connection: libnghttp2 on a uvloop transport, with the limits that libnghttp2 lacks.
 
-It knows frames, streams, windows and budgets; gRPC and REST are above it. Received bytes go through nghttp2's callbacks at C level;
-what they make due leaves in one write at the end of the loop turn. Work is charged to its connection until it is done: a reset
-stream whose rows still run counts as open. One connection, one event loop thread. O(bytes).
+It knows frames, streams, windows and budgets; gRPC and REST are above it. Received bytes go through nghttp2's
+callbacks at C level; what they make due leaves in one write at the end of the loop turn. Work is charged to its
+connection until it is done: a reset stream whose rows still run counts as open. One connection, one event loop thread.
+O(bytes).
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from server._fast.atomics cimport relaxed_add, word_load
 from server._fast.clock cimport now_ns
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend, Peer
-from server._fast.http1_text cimport http1_decimal
-from server._fast.infer_call cimport InferCall, LaneClient
+from server._fast.h2_budget cimport bucket_fill, bucket_take
+from server._fast.h2_stream cimport TIMEOUT_NONE, H2Stream, read_reply
+from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport (
     NGHTTP2_CANCEL,
     NGHTTP2_DATA,
-    NGHTTP2_DATA_FLAG_EOF,
-    NGHTTP2_DATA_FLAG_NO_END_STREAM,
     NGHTTP2_ENHANCE_YOUR_CALM,
     NGHTTP2_ERR_CALLBACK_FAILURE,
-    NGHTTP2_ERR_DEFERRED,
-    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE,
     NGHTTP2_FLAG_ACK,
     NGHTTP2_FLAG_END_STREAM,
     NGHTTP2_FLAG_NONE,
@@ -29,7 +26,6 @@ from server._fast.nghttp2 cimport (
     NGHTTP2_HEADERS,
     NGHTTP2_INTERNAL_ERROR,
     NGHTTP2_NO_ERROR,
-    NGHTTP2_NV_FLAG_NONE,
     NGHTTP2_PING,
     NGHTTP2_PRIORITY,
     NGHTTP2_REFUSED_STREAM,
@@ -40,18 +36,15 @@ from server._fast.nghttp2 cimport (
     NGHTTP2_SETTINGS_MAX_FRAME_SIZE,
     NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
     nghttp2_data_provider,
-    nghttp2_data_source,
     nghttp2_frame,
     nghttp2_nv,
     nghttp2_option,
-    nghttp2_option_del,
     nghttp2_option_new,
     nghttp2_option_set_max_outbound_ack,
     nghttp2_option_set_max_settings,
     nghttp2_option_set_no_closed_streams,
     nghttp2_session,
     nghttp2_session_callbacks,
-    nghttp2_session_callbacks_del,
     nghttp2_session_callbacks_new,
     nghttp2_session_callbacks_set_on_begin_headers_callback,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
@@ -76,7 +69,6 @@ from server._fast.nghttp2 cimport (
     nghttp2_submit_rst_stream,
     nghttp2_submit_settings,
     nghttp2_submit_shutdown_notice,
-    nghttp2_submit_trailer,
 )
 from server._fast.outbuf cimport outbuf_free, outbuf_write
 from server._fast.slab_ring cimport ROW_FREE, row_at, row_state, word_generation
@@ -111,58 +103,6 @@ cdef uint64_t MIN_PING_INTERVAL_NS = 10000000000
 cdef int MAX_PING_STRIKES = 2
 cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 cdef size_t KEEP_OUT_BYTES = 1 << 18
-
-cdef const char* MODEL_INFER_PATH = b"/inference.GRPCInferenceService/ModelInfer"
-cdef size_t MODEL_INFER_PATH_BYTES = 42
-
-
-cdef nghttp2_nv nv(const char* name, size_t name_bytes, const char* value, size_t value_bytes) noexcept nogil:
-    cdef nghttp2_nv header
-    header.name = <uint8_t*>name
-    header.value = <uint8_t*>value
-    header.namelen = name_bytes
-    header.valuelen = value_bytes
-    header.flags = NGHTTP2_NV_FLAG_NONE
-    return header
-
-
-cdef inline bint is_text(const char* p, size_t n, const char* text, size_t text_bytes) noexcept nogil:
-    return n == text_bytes and memcmp(p, text, n) == 0
-
-
-cdef int64_t parse_timeout(const char* p, size_t n) noexcept nogil:
-    """grpc-timeout: 1 to 8 digits and a unit, in ns."""
-    cdef int64_t value = 0
-    cdef size_t i
-    if n < 2 or n > 9:
-        return TIMEOUT_INVALID
-    for i in range(n - 1):
-        if p[i] < c'0' or p[i] > c'9':
-            return TIMEOUT_INVALID
-        value = value * 10 + (p[i] - c'0')
-    if p[n - 1] == c'n':
-        return value
-    if p[n - 1] == c'u':
-        return value * 1000
-    if p[n - 1] == c'm':
-        return value * 1000000
-    if p[n - 1] == c'S':
-        return value * 1000000000
-    if p[n - 1] == c'M':
-        return value * 60000000000
-    if p[n - 1] == c'H':
-        # 99,999,999 hours do not fit int64 nanoseconds; 292 years are as good as for ever
-        return value * 3600000000000 if value < 2500000 else 9000000000000000000
-    return TIMEOUT_INVALID
-
-
-cdef class H2Stream:
-    """A request and its reply; exists from the first header to the close of the stream."""
-
-    def __dealloc__(self):
-        outbuf_free(&self.body)
-        outbuf_free(&self.reply)
-
 
 cdef class Debt:
     pass
@@ -200,7 +140,7 @@ cdef int on_header(nghttp2_session* session, const nghttp2_frame* frame, const u
         stream = self.streams.get(frame.hd.stream_id)
         if stream is None or frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
             return 0
-        self.header(stream, <const char*>name, name_bytes, <const char*>value, value_bytes)
+        (<H2Stream>stream).header(<const char*>name, name_bytes, <const char*>value, value_bytes)
         return 0
     except Exception:
         return NGHTTP2_ERR_CALLBACK_FAILURE
@@ -283,40 +223,6 @@ cdef int on_stream_close(nghttp2_session* session, int32_t stream_id, uint32_t c
         return NGHTTP2_ERR_CALLBACK_FAILURE
 
 
-cdef ssize_t read_reply(nghttp2_session* session, int32_t stream_id, uint8_t* buf, size_t length, uint32_t* data_flags,
-                        nghttp2_data_source* source, void* user_data) noexcept:
-    """Hands a stream's reply to nghttp2; behind its end the gRPC trailers."""
-    cdef H2Stream stream = <H2Stream>source.ptr
-    cdef size_t n = stream.reply.len - stream.reply_sent
-    cdef char digits[4]
-    cdef nghttp2_nv trailers[2]
-    if n > length:
-        n = length
-    memcpy(buf, stream.reply.data + stream.reply_sent, n)
-    stream.reply_sent += n
-    if stream.reply_sent < stream.reply.len:
-        return n
-    stream.reply.len = 0
-    stream.reply_sent = 0
-    if not stream.is_reply_complete:
-        if n:
-            return n
-        stream.is_deferred = True
-        return NGHTTP2_ERR_DEFERRED
-    data_flags[0] |= NGHTTP2_DATA_FLAG_EOF
-    if stream.grpc_status >= 0:
-        data_flags[0] |= NGHTTP2_DATA_FLAG_NO_END_STREAM
-        digits[0] = c'0' + stream.grpc_status // 10
-        digits[1] = c'0' + stream.grpc_status % 10
-        trailers[0] = nv(b"grpc-status", 11, digits if stream.grpc_status > 9 else digits + 1,
-                         2 if stream.grpc_status > 9 else 1)
-        if stream.grpc_message is not None:
-            trailers[1] = nv(b"grpc-message", 12, <const char*>stream.grpc_message, len(stream.grpc_message))
-        if nghttp2_submit_trailer(session, stream_id, trailers, 2 if stream.grpc_message is not None else 1) != 0:
-            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-    return n
-
-
 cdef nghttp2_session_callbacks* callbacks = NULL
 cdef nghttp2_option* options = NULL
 
@@ -354,8 +260,8 @@ cdef class H2Session(Peer):
         self.view_stride = 1
         self.streams = {}
         self.debts = []
-        self.reset_tokens = RESET_BURST
-        self.glitch_tokens = GLITCH_BURST
+        bucket_fill(&self.resets, RESET_BURST, RESETS_PER_S, 0)
+        bucket_fill(&self.glitches, GLITCH_BURST, GLITCHES_PER_S, 0)
         if nghttp2_session_server_new2(&self.session, callbacks, <void*>self, options) != 0:
             raise MemoryError()
         settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
@@ -394,7 +300,7 @@ cdef class H2Session(Peer):
         self.transport = transport
         self.fd = transport.get_extra_info("socket").fileno()
         transport.set_write_buffer_limits(0, 0)
-        self.active_ns = self.opened_ns = self.reset_refill_ns = self.glitch_refill_ns = now_ns()
+        self.active_ns = self.opened_ns = now_ns()
         self.frontend.peers.add(self)
         self.frontend.page.connections_open = len(self.frontend.peers)
         self.frontend.peer_due(self)
@@ -464,40 +370,6 @@ cdef class H2Session(Peer):
             return self.drop()
         return self.frontend.peer_due(self)
 
-    cdef int header(self, H2Stream stream, const char* name, size_t name_bytes, const char* value,
-                    size_t value_bytes) except -1:
-        cdef int64_t number
-        if name[0] == c':':
-            if is_text(name, name_bytes, b":path", 5):
-                if is_text(value, value_bytes, MODEL_INFER_PATH, MODEL_INFER_PATH_BYTES):
-                    stream.route = ROUTE_MODEL_INFER
-                else:
-                    stream.path = value[:value_bytes]
-            elif is_text(name, name_bytes, b":method", 7) and not is_text(value, value_bytes, b"POST", 4):
-                stream.method = value[:value_bytes]
-            return 0
-        if is_text(name, name_bytes, b"content-type", 12):
-            stream.content_type = value[:value_bytes]
-        elif is_text(name, name_bytes, b"grpc-timeout", 12):
-            stream.timeout_ns = parse_timeout(value, value_bytes)
-        elif is_text(name, name_bytes, b"grpc-encoding", 13) or is_text(name, name_bytes, b"content-encoding", 16):
-            if is_text(value, value_bytes, b"identity", 8):
-                stream.coding = CODING_IDENTITY
-            elif is_text(value, value_bytes, b"gzip", 4):
-                stream.coding = CODING_GZIP
-            elif is_text(value, value_bytes, b"deflate", 7):
-                stream.coding = CODING_DEFLATE
-            else:
-                stream.coding = CODING_UNKNOWN
-        elif is_text(name, name_bytes, b"inference-header-content-length", 31):
-            number = http1_decimal(value, value_bytes)
-            stream.json_bytes = number if stream.json_bytes == -1 and 0 <= number < 2147483648 else -2
-        if stream.route != ROUTE_MODEL_INFER:
-            if stream.headers is None:
-                stream.headers = []
-            stream.headers.append((name[:name_bytes], value[:value_bytes]))
-        return 0
-
     cdef int close_stream(self, H2Stream stream) except -1:
         """The stream is over, answered or not: what it still has in flight is cancelled."""
         cdef InferCall call = stream.call
@@ -534,19 +406,12 @@ cdef class H2Session(Peer):
     # -- budgets
 
     cdef int spend_reset(self) except -1:
-        cdef uint64_t now = self.active_ns
-        self.reset_tokens = min(RESET_BURST, self.reset_tokens + (now - self.reset_refill_ns) * 1e-9 * RESETS_PER_S) - 1
-        self.reset_refill_ns = now
-        if self.reset_tokens < 0 and not self.is_closing:
+        if not bucket_take(&self.resets, self.active_ns) and not self.is_closing:
             return self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too many stream resets")
         return 0
 
     cdef int spend_glitch(self) except -1:
-        cdef uint64_t now = self.active_ns
-        self.glitch_tokens = min(
-            GLITCH_BURST, self.glitch_tokens + (now - self.glitch_refill_ns) * 1e-9 * GLITCHES_PER_S) - 1
-        self.glitch_refill_ns = now
-        if self.glitch_tokens < 0 and not self.is_closing:
+        if not bucket_take(&self.glitches, self.active_ns) and not self.is_closing:
             return self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too many frames without work")
         return 0
 
@@ -562,8 +427,7 @@ cdef class H2Session(Peer):
         return 0
 
     cdef int go_away(self, uint32_t code, const char* text) except -1:
-        """Says that no further stream is taken; the connection closes when the open ones have ended, or at once for an
-        error."""
+        """No further stream is taken; the connection closes when the open ones have ended, or at once for an error."""
         cdef size_t n = len(text)
         self.is_closing = True
         nghttp2_submit_goaway(self.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self.session),
@@ -607,8 +471,10 @@ cdef class H2Session(Peer):
             self.flush()
         if self.fd < 0 or self.is_spilled:
             return 0
-        if self.must_end or not (nghttp2_session_want_read(self.session) or nghttp2_session_want_write(self.session)) or (
-            not self.streams and (self.is_closing or self.got_eof)
+        if not self.streams and (self.is_closing or self.got_eof):
+            self.must_end = True
+        if self.must_end or not (
+            nghttp2_session_want_read(self.session) or nghttp2_session_want_write(self.session)
         ):
             self.transport.close()
         return 0
@@ -687,7 +553,7 @@ cdef class H2Session(Peer):
         return 0
 
     cdef int shut(self, const char* text) except -1:
-        """Two-step GOAWAY: first "no more soon", so that streams on their way are still taken, a second later the rest."""
+        """Two-step GOAWAY: a warning, so that streams on their way are still taken, and a second later the real one."""
         if not self.is_warned:
             self.is_warned = True
             nghttp2_submit_shutdown_notice(self.session)

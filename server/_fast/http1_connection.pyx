@@ -145,7 +145,8 @@ cdef class Http1Connection(Http1Output):
         cdef const char* p = self.frontend.scratch
         cdef size_t n = received
         relaxed_add(&self.frontend.page.bytes_in_total, received)
-        self.active_ns = now_ns()
+        if not self.is_lingering:
+            self.active_ns = now_ns()
         if self.own_bytes:
             self.own_bytes += n
             p = self.own
@@ -192,7 +193,10 @@ cdef class Http1Connection(Http1Output):
             else:
                 self.body_bytes_seen += n - used
                 if self.state == LINGER and self.body_bytes_seen > MAX_LINGER_BYTES:
-                    self.drop()
+                    if self.is_lingering:
+                        self.drop()
+                    else:
+                        self.pause()
                 return n
             if step < 0:
                 return used if step == -1 else n
@@ -505,7 +509,8 @@ cdef class Http1Connection(Http1Output):
         self.flush()
         if self.fd < 0:
             return 0
-        if self.slot_count == 0:
+        # What is spilled must be gone first: closing now would lose what waits behind it.
+        if self.slot_count == 0 and self.out.len == 0 and not self.is_spilled:
             if self.must_close or (self.got_eof and not self.is_blocked):
                 return self.begin_close()
             self.send_continue()
@@ -548,8 +553,8 @@ cdef class Http1Connection(Http1Output):
         cdef uint64_t age
         if self.fd < 0:
             return 0
-        if self.state == LINGER:
-            if now - self.active_ns > LINGER_NS and self.slot_count == 0:
+        if self.is_lingering:
+            if now - self.active_ns > LINGER_NS:
                 self.drop()
             return 0
         if self.is_spilled:
@@ -560,7 +565,7 @@ cdef class Http1Connection(Http1Output):
             elif now - self.active_ns > SEND_TIMEOUT_NS:
                 self.drop()
             return 0
-        if self.slot_count:
+        if self.slot_count or self.state == LINGER:
             self.active_ns = now
             return 0
         if self.request_ns == 0:

@@ -3,7 +3,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 
-cdef extern from "<nghttp2/nghttp2.h>" nogil:
+cdef extern from "<nghttp2/nghttp2.h>":
     ctypedef struct nghttp2_session
     ctypedef struct nghttp2_session_callbacks
     ctypedef struct nghttp2_option

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import socket
@@ -23,6 +24,7 @@ from server.config import ServeConfig
 from server.observe import procfs, snapshot
 from server.protocol.served import LOADING, READY, UNAVAILABLE, ServedModel, ServerInfo, StaticCatalog, TensorInfo
 from server.worker.handlers import Handlers
+from server.worker.listening import RESERVED_COUNT, Listening, connection_limit
 
 #: Index is the model state of the arena.
 _STATES = (LOADING, READY, LOADING, UNAVAILABLE)
@@ -95,7 +97,7 @@ class Worker:
     def __init__(self, plan: WorkerPlan, loop: asyncio.AbstractEventLoop) -> None:
         self._plan = plan
         self._loop = loop
-        self._servers: list[asyncio.Server] = []
+        self._listening: list[Listening] = []
         config = plan.config
         self._frontend = Frontend(
             loop,
@@ -131,10 +133,16 @@ class Worker:
         frontend.start(self._handlers, loop.stop)
         loop.add_reader(plan.bell, self._on_bell)
         loop.add_reader(plan.supervisor_line, self._on_supervisor_gone)
-        for listener, port in ((plan.http_listener, "http"), (plan.metrics_listener, "metrics")):
-            self._servers.append(
-                await loop.create_server(lambda port=port: Http1Connection(frontend, port), sock=listener)  # type: ignore[misc]
-            )
+        # Probes and scrapes may have the descriptors that are left when inference connections wait for one.
+        limit = connection_limit()
+        for listener, port, port_limit in (
+            (plan.http_listener, "http", limit),
+            (plan.metrics_listener, "metrics", limit + RESERVED_COUNT // 2),
+        ):
+            factory = functools.partial(Http1Connection, frontend, port)
+            listening = Listening(loop, listener, factory, frontend.peers, port_limit)
+            await listening.open()
+            self._listening.append(listening)
         loop.call_later(TICK_S, self._tick)
 
     def _on_bell(self) -> None:
@@ -144,12 +152,13 @@ class Worker:
 
     def _tick(self) -> None:
         self._frontend.on_tick()
+        for listening in self._listening:
+            listening.on_tick()
         self._loop.call_later(TICK_S, self._tick)
 
     def _stop_accepting(self) -> None:
-        servers, self._servers = self._servers, []
-        for server in servers:
-            server.close()
+        for listening in self._listening:
+            listening.close()
 
     def _on_supervisor_gone(self) -> None:
         """Nobody will start another worker or tell this one to stop: finishes what it holds, for a while."""

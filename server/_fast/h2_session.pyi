@@ -1,0 +1,10 @@
+"""The framing half of an HTTP/2 connection."""
+
+import asyncio
+
+from server._fast.frontend import Frontend, Peer
+
+class H2Session(Peer, asyncio.BufferedProtocol):
+    """Base of Http2Connection. max_age_ns 0: no limit."""
+
+    def __init__(self, frontend: Frontend, port: str, max_age_ns: int = 0) -> None: ...

@@ -1,0 +1,57 @@
+"""C face of HTTP/2 streams."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from server._fast.infer_call cimport InferCall
+from server._fast.nghttp2 cimport nghttp2_data_source, nghttp2_nv, nghttp2_session
+from server._fast.outbuf cimport OutBuf
+
+#: What a stream's headers ask for.
+cdef enum StreamRoute:
+    ROUTE_NONE = 0
+    ROUTE_MODEL_INFER = 1      # /inference.GRPCInferenceService/ModelInfer
+    ROUTE_GRPC = 2             # any other gRPC method
+    ROUTE_REST = 3
+
+cdef enum ContentCoding:
+    CODING_IDENTITY = 0
+    CODING_GZIP = 1
+    CODING_DEFLATE = 2
+    CODING_UNKNOWN = 3
+
+cdef enum:
+    TIMEOUT_NONE = -1
+    TIMEOUT_INVALID = -2
+
+
+cdef class H2Stream:
+    cdef int32_t id
+    cdef int route
+    cdef int coding                # of the request's messages: ContentCoding
+    cdef int64_t timeout_ns        # TIMEOUT_NONE, TIMEOUT_INVALID or a duration
+    cdef int64_t json_bytes        # Inference-Header-Content-Length: -1 absent, -2 malformed
+    cdef uint64_t received_ns
+    cdef bytes method
+    cdef bytes path
+    cdef bytes content_type
+    cdef list headers              # of every stream but ROUTE_MODEL_INFER: (name, value) in lower case, as bytes
+    cdef OutBuf body               # the request's data so far
+    cdef size_t body_limit
+    cdef InferCall call            # in flight, or None
+    cdef object task               # a control call in flight, or None
+    cdef OutBuf reply              # data to be sent
+    cdef size_t reply_sent
+    cdef bint has_response         # response headers are submitted
+    cdef bint is_reply_complete    # nothing will be appended to reply
+    cdef bint is_deferred          # nghttp2 waits for resume_data
+    cdef bint got_end              # END_STREAM was received
+    cdef int grpc_status           # trailers to send behind the data; -1 none
+    cdef bytes grpc_message
+
+    cdef int header(self, const char* name, size_t name_bytes, const char* value, size_t value_bytes) except -1
+
+
+# nghttp2's data source: source.ptr is the H2Stream.
+cdef ssize_t read_reply(nghttp2_session* session, int32_t stream_id, uint8_t* buf, size_t length, uint32_t* data_flags,
+                        nghttp2_data_source* source, void* user_data) noexcept
+cdef nghttp2_nv nv(const char* name, size_t name_bytes, const char* value, size_t value_bytes) noexcept nogil

@@ -1,0 +1,4 @@
+"""HTTP/2 streams."""
+
+class H2Stream:
+    """One request and its reply."""

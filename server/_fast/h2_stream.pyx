@@ -1,0 +1,146 @@
+"""One HTTP/2 stream: what its headers say, its request's bytes so far, its reply's bytes still to go.
+
+It knows header names and gRPC's trailers; it does not know sessions, windows or models. Owned by its session, used on
+the event loop's thread. O(bytes).
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.string cimport memcmp, memcpy
+
+from server._fast.http1_text cimport http1_decimal
+from server._fast.nghttp2 cimport (
+    NGHTTP2_DATA_FLAG_EOF,
+    NGHTTP2_DATA_FLAG_NO_END_STREAM,
+    NGHTTP2_ERR_DEFERRED,
+    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE,
+    NGHTTP2_NV_FLAG_NONE,
+    nghttp2_data_source,
+    nghttp2_nv,
+    nghttp2_session,
+    nghttp2_submit_trailer,
+)
+from server._fast.outbuf cimport outbuf_free
+
+cdef const char* MODEL_INFER_PATH = b"/inference.GRPCInferenceService/ModelInfer"
+cdef size_t MODEL_INFER_PATH_BYTES = 42
+
+
+cdef nghttp2_nv nv(const char* name, size_t name_bytes, const char* value, size_t value_bytes) noexcept nogil:
+    cdef nghttp2_nv header
+    header.name = <uint8_t*>name
+    header.value = <uint8_t*>value
+    header.namelen = name_bytes
+    header.valuelen = value_bytes
+    header.flags = NGHTTP2_NV_FLAG_NONE
+    return header
+
+
+cdef int64_t MINUTE_NS = 60000000000
+cdef int64_t FOR_EVER_NS = 9000000000000000000
+
+
+cdef inline bint is_text(const char* p, size_t n, const char* text, size_t text_bytes) noexcept nogil:
+    return n == text_bytes and memcmp(p, text, n) == 0
+
+
+cdef int64_t parse_timeout(const char* p, size_t n) noexcept nogil:
+    """grpc-timeout: 1 to 8 digits and a unit, in ns."""
+    cdef int64_t value = 0
+    cdef size_t i
+    if n < 2 or n > 9:
+        return TIMEOUT_INVALID
+    for i in range(n - 1):
+        if p[i] < c'0' or p[i] > c'9':
+            return TIMEOUT_INVALID
+        value = value * 10 + (p[i] - c'0')
+    if p[n - 1] == c'n':
+        return value
+    if p[n - 1] == c'u':
+        return value * 1000
+    if p[n - 1] == c'm':
+        return value * 1000000
+    if p[n - 1] == c'S':
+        return value * 1000000000
+    if p[n - 1] == c'M':
+        return value * MINUTE_NS
+    if p[n - 1] == c'H':
+        # 99,999,999 hours do not fit int64 nanoseconds; 292 years are as good as for ever
+        return value * 60 * MINUTE_NS if value < 2500000 else FOR_EVER_NS
+    return TIMEOUT_INVALID
+
+
+cdef class H2Stream:
+    """A request and its reply; exists from the first header to the close of the stream."""
+
+    def __dealloc__(self):
+        outbuf_free(&self.body)
+        outbuf_free(&self.reply)
+
+    cdef int header(self, const char* name, size_t name_bytes, const char* value, size_t value_bytes) except -1:
+        """One header of the request, as nghttp2 checked and decoded it."""
+        cdef int64_t number
+        if name[0] == c':':
+            if is_text(name, name_bytes, b":path", 5):
+                if is_text(value, value_bytes, MODEL_INFER_PATH, MODEL_INFER_PATH_BYTES):
+                    self.route = ROUTE_MODEL_INFER
+                else:
+                    self.path = value[:value_bytes]
+            elif is_text(name, name_bytes, b":method", 7) and not is_text(value, value_bytes, b"POST", 4):
+                self.method = value[:value_bytes]
+            return 0
+        if is_text(name, name_bytes, b"content-type", 12):
+            self.content_type = value[:value_bytes]
+        elif is_text(name, name_bytes, b"grpc-timeout", 12):
+            self.timeout_ns = parse_timeout(value, value_bytes)
+        elif is_text(name, name_bytes, b"grpc-encoding", 13) or is_text(name, name_bytes, b"content-encoding", 16):
+            if is_text(value, value_bytes, b"identity", 8):
+                self.coding = CODING_IDENTITY
+            elif is_text(value, value_bytes, b"gzip", 4):
+                self.coding = CODING_GZIP
+            elif is_text(value, value_bytes, b"deflate", 7):
+                self.coding = CODING_DEFLATE
+            else:
+                self.coding = CODING_UNKNOWN
+        elif is_text(name, name_bytes, b"inference-header-content-length", 31):
+            number = http1_decimal(value, value_bytes)
+            self.json_bytes = number if self.json_bytes == -1 and 0 <= number < 2147483648 else -2
+        if self.route != ROUTE_MODEL_INFER:
+            if self.headers is None:
+                self.headers = []
+            self.headers.append((name[:name_bytes], value[:value_bytes]))
+        return 0
+
+
+cdef ssize_t read_reply(nghttp2_session* session, int32_t stream_id, uint8_t* buf, size_t length, uint32_t* data_flags,
+                        nghttp2_data_source* source, void* user_data) noexcept:
+    """Hands a stream's reply to nghttp2; behind its end the gRPC trailers."""
+    cdef H2Stream stream = <H2Stream>source.ptr
+    cdef size_t n = stream.reply.len - stream.reply_sent
+    cdef char digits[2]
+    cdef int skip
+    cdef nghttp2_nv trailers[2]
+    if n > length:
+        n = length
+    memcpy(buf, stream.reply.data + stream.reply_sent, n)
+    stream.reply_sent += n
+    if stream.reply_sent < stream.reply.len:
+        return n
+    stream.reply.len = 0
+    stream.reply_sent = 0
+    if not stream.is_reply_complete:
+        if n:
+            return n
+        stream.is_deferred = True
+        return NGHTTP2_ERR_DEFERRED
+    data_flags[0] |= NGHTTP2_DATA_FLAG_EOF
+    if stream.grpc_status >= 0:
+        data_flags[0] |= NGHTTP2_DATA_FLAG_NO_END_STREAM
+        digits[0] = c'0' + stream.grpc_status // 10
+        digits[1] = c'0' + stream.grpc_status % 10
+        skip = 0 if stream.grpc_status > 9 else 1
+        trailers[0] = nv(b"grpc-status", 11, &digits[skip], 2 - skip)
+        if stream.grpc_message is not None:
+            trailers[1] = nv(b"grpc-message", 12, <const char*>stream.grpc_message, len(stream.grpc_message))
+        if nghttp2_submit_trailer(session, stream_id, trailers, 2 if stream.grpc_message is not None else 1) != 0:
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    return n
