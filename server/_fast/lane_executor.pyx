@@ -103,6 +103,8 @@ cdef class LaneExecutor:
                 nap_ns = due_ns - now
             if self.nap(nap_ns):
                 bell_clear(self.bell)
+                # A worker that shares this core and has rows to publish gets to do so first: one batch instead of two.
+                sched_yield()
             elif code == RING_EMPTY and ring_due(self.v, now_ns(), &slab, &word, &due_ns) != RING_EMPTY:
                 relaxed_add(&self.v.lane.missed_wakeups, 1)
         lane_sleep_end(self.v.lane, self.instance)

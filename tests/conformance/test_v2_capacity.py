@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -87,6 +88,11 @@ class Pending:
                 name, _, value = line.decode().partition(":")
                 fields[name.lower()] = value.strip()
             return Answer(status, fields, file.read(int(fields["content-length"])))
+
+    def reset(self) -> None:
+        """Leaves with an RST: a FIN alone only says that no more requests come."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
 
 def rows(count: int, value: float) -> Array:
@@ -182,13 +188,13 @@ def test_a_late_request_does_not_take_its_batch_mates_with_it(served: Server) ->
 
 
 @pytest.mark.parametrize("model", ["mlp", "single"])
-def test_clients_that_leave_take_their_rows_with_them(served: Server, model: str) -> None:
+def test_clients_that_reset_their_connection_take_their_rows_with_them(served: Server, model: str) -> None:
     before, ran = failures(served, model), executions(served, model)
     with still_executors(served):
         gone = [Pending(served, model, rows(1, at)) for at in range(3)]
         assert not gone[-1].answered(0.03)
         for request in gone:
-            request.socket.close()
+            request.reset()
         deadline = time.monotonic() + 5
         while moved(before, failures(served, model)) != {"canceled": 3}:
             assert time.monotonic() < deadline, failures(served, model)
@@ -196,3 +202,27 @@ def test_clients_that_leave_take_their_rows_with_them(served: Server, model: str
     after = Pending(served, model, rows(1, 9))
     assert same_bits(decode(after.answer()).outputs["y"], after.x)
     assert executions(served, model) == ran + 1
+
+
+def test_a_client_that_only_stops_sending_is_answered(served: Server) -> None:
+    with still_executors(served):
+        request = Pending(served, "mlp", rows(2, 3))
+        request.socket.shutdown(socket.SHUT_WR)
+        assert not request.answered(0.03)
+    assert same_bits(decode(request.answer()).outputs["y"], request.x)
+
+
+def test_one_client_of_a_batch_leaves_and_the_others_are_answered(served: Server) -> None:
+    before = failures(served)
+    with still_executors(served):
+        requests = [Pending(served, "mlp", rows(1, at)) for at in range(10)]
+        assert not requests[-1].answered(0.03)
+        for request in requests[::3]:
+            request.reset()
+        deadline = time.monotonic() + 5
+        while moved(before, failures(served)) != {"canceled": 4}:
+            assert time.monotonic() < deadline, failures(served)
+            time.sleep(0.005)
+    for at, request in enumerate(requests):
+        if at % 3:
+            assert same_bits(decode(request.answer()).outputs["y"], request.x)
