@@ -49,3 +49,4 @@ cdef class Frontend(Turn):
     cdef int peer_due(self, Peer peer) except -1
     cdef int schedule(self) except -1
     cdef LaneClient find_infer_lane(self, const char* path, size_t n)
+    cdef LaneClient find_lane(self, const char* name, size_t name_bytes, const char* version, size_t version_bytes)

@@ -77,7 +77,6 @@ cdef class Frontend(Turn):
         cdef const char* at
         cdef size_t name_bytes, version_bytes = 0
         cdef const char* version = NULL
-        cdef LaneClient lane
         if n < 18 or memcmp(path, b"/v2/models/", 11) != 0 or memcmp(end - 6, b"/infer", 6) != 0:
             return None
         name = path + 11
@@ -91,10 +90,15 @@ cdef class Frontend(Turn):
                 return None
             version = at + 10
             version_bytes = end - version
+        return self.find_lane(name, name_bytes, version, version_bytes)
+
+    cdef LaneClient find_lane(self, const char* name, size_t name_bytes, const char* version, size_t version_bytes):
+        """The lane of a model, of this version if version_bytes is not 0; None when there is none."""
+        cdef LaneClient lane
         for lane in self.lanes:
             if lane.model.name.n != name_bytes or memcmp(lane.model.name.p, name, name_bytes) != 0:
                 continue
-            if version == NULL or (
+            if version_bytes == 0 or (
                 lane.model.version.n == version_bytes and memcmp(lane.model.version.p, version, version_bytes) == 0
             ):
                 return lane

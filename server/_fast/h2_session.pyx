@@ -126,7 +126,6 @@ cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, 
         stream.json_bytes = -1
         stream.grpc_status = -1
         stream.received_ns = self.active_ns
-        stream.body_limit = self.frontend.max_body_bytes + 5
         self.streams[stream.id] = stream
         return 0
     except Exception:

@@ -12,6 +12,7 @@ cdef enum StreamRoute:
     ROUTE_MODEL_INFER = 1      # /inference.GRPCInferenceService/ModelInfer
     ROUTE_GRPC = 2             # any other gRPC method
     ROUTE_REST = 3
+    ROUTE_MODEL_STREAM_INFER = 4
 
 cdef enum ContentCoding:
     CODING_IDENTITY = 0
@@ -36,7 +37,9 @@ cdef class H2Stream:
     cdef bytes content_type
     cdef list headers              # of every stream but ROUTE_MODEL_INFER: (name, value) in lower case, as bytes
     cdef OutBuf body               # the request's data so far
-    cdef size_t body_limit
+    cdef bytes plain               # the present message, if it came compressed
+    cdef bint is_window_large
+    cdef bint is_reply_packed      # messages of the reply are compressed in the request's coding
     cdef InferCall call            # in flight, or None
     cdef object task               # a control call in flight, or None
     cdef OutBuf reply              # data to be sent

@@ -297,6 +297,7 @@ cdef int read_input(Reader* r) noexcept nogil:
     given.element_count = 0
     given.byte_count = 0
     given.is_binary = 0
+    given.wire_source = 0
     given.json_data.p = given.bytes.p = given.datatype.p = NULL
     given.json_data.n = given.bytes.n = given.datatype.n = 0
     said.has_binary_size = said.shared_memory = 0

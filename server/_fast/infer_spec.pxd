@@ -23,6 +23,9 @@ cdef extern from "infer_types.h" nogil:
         const char* p
         size_t n
 
+    # Where the elements of an input that is neither JSON nor bytes are (wire_elements.h).
+    enum: WIRE_SOURCE_NONE, WIRE_SOURCE_CONTENTS, WIRE_SOURCE_TENSOR_PROTO
+
     ctypedef struct InferError:
         int code
         size_t n
@@ -67,6 +70,10 @@ cdef struct InputRef:
     Span json_data        # text of the `data` value
     int is_binary
     Span bytes            # contents when is_binary
+    int wire_source       # when not is_binary: 0 for json_data, else WIRE_SOURCE_*: repeated numbers inside `wire`
+    Span wire             # the protobuf message around them
+    int64_t wire_count    # how many there are
+    int position          # which input of a protobuf request this is
     Span datatype         # as the request wrote it, for the error text
 
 
@@ -76,7 +83,7 @@ cdef struct OutputRef:
 
 
 cdef struct InferRequest:
-    Span id               # a JSON string's contents, still escaped; n == 0: absent or empty
+    Span id               # JSON: a string's contents, still escaped; protobuf: the text. n == 0: absent or empty
     int has_id
     int n_inputs          # named by the request
     InputRef* inputs      # in spec order: inputs[i].spec_index == i after validation

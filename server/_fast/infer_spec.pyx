@@ -160,6 +160,23 @@ cdef int check_batch(InferRequest* r, const ModelSpec* spec, InferError* err) no
     return 0
 
 
+cdef int check_wire_count(
+    const InputRef* given, const TensorSpec* want, const ModelSpec* spec, InferError* err
+) noexcept nogil:
+    """Typed contents are complete; in a TensorProto the last value stands for those that are not there."""
+    cdef int64_t width = <int64_t>dtype_width_bytes(want.dtype)
+    if given.wire_count == given.element_count:
+        return 0
+    if given.wire_source == WIRE_SOURCE_TENSOR_PROTO and given.wire_count < given.element_count:
+        return 0
+    return infer_fail(
+        err, INFER_INVALID_ARGUMENT,
+        b"input byte size mismatch for input '%.*s' for model '%.*s'. Expected %lld, got %lld",
+        clip(want.name), want.name.p, clip(spec.name), spec.name.p,
+        <long long>(given.element_count * width), <long long>(given.wire_count * width),
+    )
+
+
 cdef int check_counts(InputRef* given, const TensorSpec* want, const ModelSpec* spec, InferError* err) noexcept nogil:
     """Element and byte counts, each multiplication checked; the contents are long enough for them."""
     cdef int64_t width = <int64_t>dtype_width_bytes(want.dtype)
@@ -190,6 +207,8 @@ cdef int check_counts(InputRef* given, const TensorSpec* want, const ModelSpec* 
                 b"input byte size mismatch for input '%.*s' for model '%.*s'. Expected %zu, got %zu",
                 clip(want.name), want.name.p, clip(spec.name), spec.name.p, given.byte_count, given.bytes.n,
             )
+    elif given.wire_source != WIRE_SOURCE_NONE:
+        return check_wire_count(given, want, spec, err)
     elif count > 0 and <size_t>count > (given.json_data.n - 1) // 2:
         # n elements take at least 2n + 1 bytes of text: refused before anything is claimed for them.
         return infer_fail(

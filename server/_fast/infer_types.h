@@ -45,6 +45,9 @@ enum InferErrorCode {
 
 enum { INFER_MAX_RANK = 8, INFER_ERROR_BYTES = 512 };
 
+/* Where the elements of an input that came as protobuf numbers are; see wire_elements.h. */
+enum WireSource { WIRE_SOURCE_NONE = 0, WIRE_SOURCE_CONTENTS = 1, WIRE_SOURCE_TENSOR_PROTO = 2 };
+
 /* Bytes that somebody else owns; never NUL-terminated. */
 typedef struct Span {
     const char* p;

@@ -8,7 +8,6 @@
 
 #include "proto_scan.h"
 
-enum WireSource { WIRE_SOURCE_NONE = 0, WIRE_SOURCE_CONTENTS = 1, WIRE_SOURCE_TENSOR_PROTO = 2 };
 enum { WIRE_CONTENTS_FIELDS = 9, WIRE_TENSOR_PROTO_FIELDS = 18 };
 
 typedef struct WireField {

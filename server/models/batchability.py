@@ -44,6 +44,10 @@ def verdict(model: OnnxModel) -> Batching:
             obstacle = rule(kind, tensor)
             if obstacle is not None:
                 return _alone(obstacle)
+    handed_through = {tensor.name for tensor in model.inputs} & {tensor.name for tensor in model.outputs}
+    if handed_through:
+        # ONNX Runtime does not copy it to the memory that is bound for the output.
+        return _alone(f"output {min(handed_through)!r} is an input handed through")
     chosen = {tensor.name: first for tensor in model.inputs if (first := _first(tensor)) and not is_invented(first)}
     if len(set(chosen.values())) > 1:
         axes = ", ".join(f"{name!r} starts with {symbol!r}" for name, symbol in chosen.items())

@@ -99,7 +99,8 @@ def worker_lanes(lanes: Sequence[Lane], found: Sequence[ModelVersion]) -> tuple[
             for index, lane in enumerate(lanes)
         ],
         [
-            RefusedModel(version.name, str(version.version), version.error)
+            # Clients read the reason: where the repository lies is not theirs to know.
+            RefusedModel(version.name, str(version.version), version.error.replace(f"{version.path.parent}/", ""))
             for version in found
             if version.error is not None
         ],

@@ -146,9 +146,9 @@ class SlabRing:
         due, later = [], []
         for slab in self.slabs:
             due_ns = slab.opened_ns + self.delay_ns
-            if slab.state == SEALED and slab.owner == ANY_INSTANCE:
-                due.append(slab)
-            elif slab.state == OPEN and (not self.delay_ns or len(slab.rows) >= self.full_rows or now_ns >= due_ns):
+            left_behind = slab.state == SEALED and slab.owner == ANY_INSTANCE
+            ripe = not self.delay_ns or len(slab.rows) >= self.full_rows or now_ns >= due_ns
+            if left_behind or (slab.state == OPEN and ripe):
                 due.append(slab)
             elif slab.state == OPEN:
                 later.append(due_ns)

@@ -1,12 +1,12 @@
 """Plays the supervisor of a ring whose workers and executors die by SIGKILL at failpoints.
 
-Started by test_ring_kills.py as a process of its own, small enough to fork by the thousand; needs a build with failpoints. Arguments:
-rounds per case, seed. Prints one JSON object: how often each (role, failpoint) struck, and totals. Any broken invariant ends it with a
-traceback and exit status 1.
+Started by test_ring_kills.py as a process of its own, small enough to fork by the thousand; needs a build with
+failpoints. Arguments: rounds per case, seed. Prints one JSON object: how often each (role, failpoint) struck, and totals.
+Any broken invariant ends it with a traceback and exit status 1.
 
-A round: the driver is the supervisor and worker 1 at once, so what worker 1 published can be followed without asking anyone. Around
-it live worker 0 and the executor, in processes of their own; one of them is armed. Wrong answers, lost rows and slabs that never
-come back are all looked for in the drain at the end.
+A round: the driver is the supervisor and worker 1 at once, so what worker 1 published can be followed without asking
+anyone. Around it live worker 0 and the executor, in processes of their own; one of them is armed. Wrong answers, lost rows
+and slabs that never come back are all looked for in the drain at the end.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ OPENED, STAMPING, POISON = 2, 4, 8
 ROW_FREE, ROW_FILLING, ROW_READY, ROW_RUNNING, ROW_DONE, ROW_FAILED = range(6)
 #: Drains longer than this mean that a row or a slab is lost.
 PATIENCE_S = 20.0
-#: Rounds until a failpoint strikes. One that is rarely passed (joining a slab that is sealed at once) needs a lower hit count,
-#: so that halves with each try.
+#: Rounds until a failpoint strikes. One that is rarely passed (joining a slab that is sealed at once) needs a lower hit
+#: count, so that halves with each try.
 TRIES = 40
 
-#: Where each role can die. STAMPING: whoever moves a slab word completes the last claim; RECYCLED: whoever frees the last row.
+#: Where each role can die. STAMPING: whoever moves a slab word completes the last claim; RECYCLED: whoever frees the last
+#: row.
 WORKER_POINTS = {1, 2, 3, 4, 5, 6, 13, 14, 15, 16}
 EXECUTOR_POINTS = {4, 7, 8, 9, 10, 11, 12, 15}
 
@@ -282,7 +283,7 @@ class Supervisor:
             assert time.monotonic() < limit, f"child {pid} never ends"
 
     def both_die(self) -> None:
-        """Worker and executor are armed at once; when the first falls the other is killed wherever it is. Nobody tidies up between."""
+        """Worker and executor are armed at once; when one falls the other is killed wherever it is, untidied."""
         board, chance = self.board, self.chance
         live = Worker(board, LIVE_WORKER, self.seed())
         board.stop = False
@@ -343,7 +344,7 @@ class Supervisor:
         self.totals["rounds"] += 1
 
     def kill_while_stamping(self) -> None:
-        """Only a worker that died before its own stamp leaves one to the executor, and only if nobody joins in between."""
+        """A worker that died before its own stamp leaves one to the executor, if nobody joins in between."""
         worker = spawn(worker_body(self.board, EARLIER_VICTIM, self.seed(), 50), OPENED, 1)
         assert struck(ended(worker))
         executor = spawn(executor_body(self.board, self.seed()), STAMPING, 1)

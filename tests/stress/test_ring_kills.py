@@ -28,7 +28,9 @@ def library() -> Path:
     debug = ROOT / "build" / "debug" / "lib"
     built = max((path.stat().st_mtime for path in debug.glob("server/_fast/slab_ring*.so")), default=0)
     sources = (ROOT / "server" / "_fast").glob("*")
-    if built < max(path.stat().st_mtime for path in sources if path.stem in ("slab_ring", "layout", "atomics", "failpoint")):
+    if built < max(
+        path.stat().st_mtime for path in sources if path.stem in ("slab_ring", "layout", "atomics", "failpoint")
+    ):
         pytest.skip("a release build has no failpoints, and there is no debug build of these sources: make debug")
     return debug
 

@@ -96,7 +96,9 @@ def run_crowd(
             crowd.clear_crash()
 
     join_all([executor] + [lambda b=body, k=k: worker(b, k) for k, body in enumerate(workers)])
-    assert not crowd.stalled, f"waits for ever: slabs {[ring.slab(k) for k in range(ring.arena.slab_count)]}, rows {ring.row_counts()}"
+    assert not crowd.stalled, (
+        f"waits for ever: slabs {[ring.slab(k) for k in range(ring.arena.slab_count)]}, rows {ring.row_counts()}"
+    )
     totals: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for total, bodies in zip(totals, (workers, instances), strict=True):
         for body in bodies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,3 +107,10 @@ def test_invented_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["N", "batch", "batch_size", "dim_0", "s0", "unk", "num_dets", "batch_dim", ""])
 def test_chosen_names(name: str) -> None:
     assert not is_invented(name)
+
+
+def test_an_input_handed_through_as_output_keeps_a_model_alone() -> None:
+    model = header([("N", 2), ("N", 3)], [("N", 2)])
+    found = verdict(dataclasses.replace(model, outputs=(*model.outputs, model.inputs[1])))
+    assert not found.batched
+    assert "output 'in1' is an input handed through" in found.reason
