@@ -63,6 +63,7 @@ cdef extern from "wire_elements.h" nogil:
     enum: WIRE_CONTENTS_FIELDS
     WireField wire_field(int source, int dtype) noexcept
     int wire_of_number(int source, unsigned number) noexcept
+    const char* wire_contents_name(int number) noexcept
 
 
 cdef struct Reader:
@@ -70,6 +71,7 @@ cdef struct Reader:
     InferRequest* request
     InferError* err
     int input_count        # so far
+    int raw_count
     int contents_count     # inputs with typed contents
     RequestParameters parameters
 
@@ -166,19 +168,17 @@ cdef int read_tensor_fields(Tensor* t, const ProtoField* message) noexcept nogil
 
 cdef int check_contents(const Reader* r, const Tensor* t, int dtype) noexcept nogil:
     """The elements are in the field of the datatype and in no other."""
-    cdef int dtypes[9]
     cdef int number
     cdef int own = wire_field(WIRE_SOURCE_CONTENTS, dtype).number
     if dtype == DTYPE_INVALID:
         return 0    # refused by its name
-    dtypes[:] = [0, 1, 8, 9, 4, 5, 11, 12, 13]
     for number in range(1, WIRE_CONTENTS_FIELDS):
         if t.counts[number] and number != own:
             return infer_fail(
                 r.err, INFER_INVALID_ARGUMENT,
                 b"unexpected explicit tensor data for input tensor '%.*s' for model '%.*s' of type '%s', expected "
                 b"datatype '%s'",
-                clip(t.name), t.name.p, clip(r.spec.name), r.spec.name.p, dtype_name(dtypes[number]), dtype_name(dtype),
+                clip(t.name), t.name.p, clip(r.spec.name), r.spec.name.p, wire_contents_name(number), dtype_name(dtype),
             )
     return 0
 
@@ -278,46 +278,46 @@ cdef InputRef* input_at(const Reader* r, int position) noexcept nogil:
     return NULL
 
 
-cdef int take_raw(Reader* r, const char* buf, size_t n) noexcept nogil:
+cdef int check_sources(const Reader* r) noexcept nogil:
+    """Every input has raw contents, or every one has typed contents."""
+    cdef int i
+    cdef InputRef* at = NULL
+    if r.raw_count > r.input_count and r.contents_count == 0:
+        return infer_fail(
+            r.err, INFER_INVALID_ARGUMENT,
+            b"unexpected additional input data for model '%.*s': %d raw_input_contents for %d inputs",
+            clip(r.spec.name), r.spec.name.p, r.raw_count, r.input_count,
+        )
+    if r.raw_count + r.contents_count == r.input_count and (r.raw_count == 0 or r.contents_count == 0):
+        return 0
+    for i in range(r.input_count):
+        at = input_at(r, i)
+        if at.wire_source and r.raw_count:
+            return fail_named(
+                r, b"contents field must not be specified when using raw_input_contents for '%.*s' for model '%.*s'",
+                r.spec.inputs[at.spec_index].name,
+            )
+        if not at.wire_source and i >= r.raw_count:
+            break
+    return fail_named(
+        r, b"unable to find data for input tensor '%.*s' for model '%.*s' in request.",
+        r.spec.inputs[at.spec_index].name,
+    )
+
+
+cdef void take_raw(Reader* r, const char* buf, size_t n) noexcept nogil:
     """Hands the raw contents to the inputs, in the order of the request."""
     cdef ProtoScan scan
     cdef ProtoField f
     cdef InputRef* at
-    cdef int count = 0
+    cdef int position = 0
     proto_start(&scan, buf, n, 1)
-    while proto_next(&scan, &f) > 0:
-        if f.number != 7 or f.wire != WIRE_BYTES:
-            continue
-        at = input_at(r, count)
-        if at == NULL:
-            return infer_fail(
-                r.err, INFER_INVALID_ARGUMENT,
-                b"unexpected additional input data for model '%.*s': raw_input_contents has more entries than the %d "
-                b"inputs",
-                clip(r.spec.name), r.spec.name.p, r.input_count,
-            )
-        if at.wire_source:
-            return fail_named(
-                r, b"contents field must not be specified when using raw_input_contents for '%.*s' for model '%.*s'",
-                r.spec.inputs[at.spec_index].name,
-            )
-        at.is_binary = 1
-        at.bytes = f.bytes
-        count += 1
-    while count < r.input_count:
-        at = input_at(r, count)
-        if count and at.wire_source and r.contents_count < r.input_count:
-            return fail_named(
-                r, b"contents field must not be specified when using raw_input_contents for '%.*s' for model '%.*s'",
-                r.spec.inputs[at.spec_index].name,
-            )
-        if not at.wire_source:
-            return fail_named(
-                r, b"unable to find data for input tensor '%.*s' for model '%.*s' in request.",
-                r.spec.inputs[at.spec_index].name,
-            )
-        count += 1
-    return 0
+    while position < r.raw_count and proto_next(&scan, &f) > 0:
+        if f.number == 7 and f.wire == WIRE_BYTES:
+            at = input_at(r, position)
+            at.is_binary = 1
+            at.bytes = f.bytes
+            position += 1
 
 
 cdef int read_request(Reader* r, const char* buf, size_t n) noexcept nogil:
@@ -343,6 +343,8 @@ cdef int read_request(Reader* r, const char* buf, size_t n) noexcept nogil:
             elif f.number == 6:
                 if read_output(r, &f) < 0:
                     return -1
+            elif f.number == 7:
+                r.raw_count += 1
         if status < 0:
             break
     if status < 0:
@@ -365,7 +367,10 @@ cdef int infer_wire_index(
     out.binary_output_default = 1
     if read_request(&r, buf, n) < 0 or apply_request_parameters(&r.parameters, out, err) < 0:
         return -1
-    if take_raw(&r, buf, n) < 0 or infer_validate(out, spec, err) < 0:
+    if check_sources(&r) < 0:
+        return -1
+    take_raw(&r, buf, n)
+    if infer_validate(out, spec, err) < 0:
         return -1
     for i in range(spec.n_inputs):
         if out.inputs[i].is_binary and tensor_bytes_check(

@@ -74,7 +74,7 @@ __attribute__((unused)) static int json_array_shape(JsonScan* s, JsonShape* out)
             const int64_t inner = lists[depth - 1];
             int64_t size = commas[depth - 1] + 1;
             if (out->rank == 0) out->rank = depth;
-            if (size == 1 && inner == 0) {
+            if (size == 1 && inner == 0 && opened != NULL) {
                 while (opened != p && (*opened == ' ' || *opened == '\n' || *opened == '\r' || *opened == '\t')) ++opened;
                 if (opened == p) size = 0;
             }
@@ -90,14 +90,14 @@ __attribute__((unused)) static int json_array_shape(JsonScan* s, JsonShape* out)
                 s->p = p;
                 return 0;
             }
-            opened = end; /* only a list that has just begun can be empty */
+            opened = NULL; /* only a list that has just begun can be empty */
         } else if (*p == '"') {
             Span string;
             int escaped;
             s->p = p;
             if (json_string(s, &string, &escaped) < 0) return -1;
             p = s->p;
-            opened = end;
+            opened = NULL;
         } else {
             out->has_object = 1;
             out->is_regular = 0;

@@ -6,7 +6,7 @@ from server._fast.infer_spec cimport Span
 
 
 cdef extern from "proto_scan.h" nogil:
-    enum: PROTO_MALFORMED
+    enum: PROTO_MALFORMED, PROTO_VARINT_MAX_BYTES
     enum: WIRE_VARINT, WIRE_FIXED64, WIRE_BYTES, WIRE_GROUP, WIRE_END, WIRE_FIXED32
 
     ctypedef struct ProtoScan:

@@ -54,6 +54,13 @@ static inline WireField wire_field(int source, int dtype) {
     return WIRE_FIELDS[source][dtype_is_valid(dtype) ? dtype : DTYPE_INVALID];
 }
 
+/* The datatype after which Triton names a field of InferTensorContents. */
+static inline const char* wire_contents_name(int number) {
+    static const char* const NAMES[WIRE_CONTENTS_FIELDS] = {"<invalid>", "BOOL",   "INT32", "INT64", "UINT32",
+                                                            "UINT64",    "FP32", "FP64",  "BYTES"};
+    return NAMES[number];
+}
+
 /* The wire type of one element of the repeated number in field `number` of a source; -1: another kind of field. */
 static inline int wire_of_number(int source, uint32_t number) {
     static const int8_t CONTENTS[WIRE_CONTENTS_FIELDS] = {

@@ -13,7 +13,7 @@ from server import errors, log
 from server.observe import metrics, statistics
 from server.observe.snapshot import Snapshot
 from server.protocol import routes, v2
-from server.protocol.served import READY, Catalog, ServedModel, ServerInfo
+from server.protocol.served import READY, UNAVAILABLE, Catalog, ServedModel, ServerInfo
 
 JSON = "application/json"
 
@@ -147,6 +147,9 @@ class Handlers:
         # A ready model's inference runs in the worker's C code: this one is not ready, or was not a moment ago.
         model = self._find(match)
         text = v2.not_ready_text(model)
+        if model.state() == UNAVAILABLE:
+            # It will not come back by itself: no Retry-After, or clients would try for ever.
+            raise errors.ModelNotReadyError(text, None)
         if model.state() == READY:
             text = f"model '{model.name}' version {model.version} became ready only now: send the request again"
         raise errors.ModelNotReadyError(text, self._retry_after_s)
