@@ -94,7 +94,7 @@ class Handlers:
         """A model whose inputs and outputs are known: one that could not be read has none to describe."""
         model = self._find(match)
         if not model.outputs:
-            raise errors.ModelNotReadyError(v2.not_ready_text(model), self._retry_after_s)
+            raise self._not_ready(model, v2.not_ready_text(model))
         return model
 
     def _server_metadata(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
@@ -147,12 +147,13 @@ class Handlers:
         # A ready model's inference runs in the worker's C code: this one is not ready, or was not a moment ago.
         model = self._find(match)
         text = v2.not_ready_text(model)
-        if model.state() == UNAVAILABLE:
-            # It will not come back by itself: no Retry-After, or clients would try for ever.
-            raise errors.ModelNotReadyError(text, None)
         if model.state() == READY:
             text = f"model '{model.name}' version {model.version} became ready only now: send the request again"
-        raise errors.ModelNotReadyError(text, self._retry_after_s)
+        raise self._not_ready(model, text)
+
+    def _not_ready(self, model: ServedModel, text: str) -> errors.ModelNotReadyError:
+        # A model that is unavailable does not come back by itself: with Retry-After, clients would try for ever.
+        return errors.ModelNotReadyError(text, None if model.state() == UNAVAILABLE else self._retry_after_s)
 
     def _not_supported(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
         raise errors.NotSupportedError(match.text)

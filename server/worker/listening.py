@@ -58,6 +58,7 @@ class Listening:
         """Accepts nothing more, for good."""
         self._is_closed = True
         self._pause()
+        self._listener.close()
 
     def _connect(self) -> asyncio.BaseProtocol:
         if len(self._connections) + 1 >= self._limit:

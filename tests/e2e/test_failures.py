@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults import cpu_s, metric, reset, stopped, wait_until
+from tests.support.faults import cpu_s, metric, reset, stopped, wait_until, worker_of
 from tests.support.hostile_models import endless
 from tests.support.onnx_writer import fails_on_index, identity, write_repository
 from tests.support.server import Server, executable, running, start
@@ -69,17 +69,18 @@ def wires(server: Server, count: int) -> Iterator[list[Wire]]:
         yield [stack.enter_context(Wire(server.host, server.port)) for _ in range(count)]
 
 
-def spread(server: Server, count: int) -> dict[int, list[Wire]]:
+@contextlib.contextmanager
+def spread(server: Server, count: int) -> Iterator[dict[int, list[Wire]]]:
     """worker pid -> open connections of it, at least `count` each."""
     found: dict[int, list[Wire]] = {pid: [] for pid in server.pids("worker")}
-    while min(map(len, found.values())) < count:
-        before = {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in found}
-        wire = Wire(server.host, server.port)
-        assert wire.send(LIVE).answer().body == LIVE_BODY
-        for pid, number in before.items():
-            if len(os.listdir(f"/proc/{pid}/fd")) > number:
-                found[pid].append(wire)
-    return found
+    with contextlib.ExitStack() as stack:
+        while min(map(len, found.values())) < count:
+            wire = stack.enter_context(Wire(server.host, server.port))
+            assert wire.send(LIVE).answer().body == LIVE_BODY
+            worker = worker_of(server, wire.socket.getsockname()[1])
+            assert worker is not None
+            found[worker].append(wire)
+        yield found
 
 
 # -- the end of the server
@@ -238,9 +239,8 @@ def test_requests_in_flight_survive_their_executor(server: Server) -> None:
 
 
 def test_a_killed_worker_takes_only_its_own_connections(server: Server) -> None:
-    held = spread(server, 10)
-    victim, survivor = sorted(held)
-    try:
+    with spread(server, 10) as held:
+        victim, survivor = sorted(held)
         with stopped(executor_of(server, "echo")):
             for mine in held.values():
                 for number, wire in enumerate(mine):
@@ -263,16 +263,11 @@ def test_a_killed_worker_takes_only_its_own_connections(server: Server) -> None:
         wait_until(lambda: metric(server, "headrace_queue_depth", model="echo") == 0, "the dead worker's rows freed")
         # Counted by the living: what the dead had in flight went with it.
         wait_until(lambda: metric(server, "headrace_inflight_requests", model="echo") == 0, "nothing in flight")
-    finally:
-        for mine in held.values():
-            for wire in mine:
-                wire.socket.close()
 
 
 def test_a_worker_that_stands_still_stops_nobody_else(server: Server) -> None:
-    held = spread(server, 4)
-    still, lively = sorted(held)
-    try:
+    with spread(server, 4) as held:
+        still, lively = sorted(held)
         for wire in held[still]:
             wire.send(echo(1))
             echoed(wire, 1)
@@ -291,19 +286,14 @@ def test_a_worker_that_stands_still_stops_nobody_else(server: Server) -> None:
         for wire in held[still]:
             echoed(wire, 2)
         assert still in server.pids("worker")
-    finally:
-        for mine in held.values():
-            for wire in mine:
-                wire.socket.close()
 
 
 def test_a_worker_stopped_while_it_fills_a_row_stops_nobody_else(server: Server) -> None:
     """Large JSON bodies keep a worker busy filling rows: one of many stops hits it there."""
-    held = spread(server, 4)
-    still, lively = sorted(held)
+    with spread(server, 4) as held:
+        still, lively = sorted(held)
     rows = 60
     large = infer("echo", "x", "FP32", [rows, 2], [1.0 / 3] * (2 * rows))
-    try:
         over = threading.Event()
 
         def flood(wire: Wire) -> None:
@@ -331,10 +321,6 @@ def test_a_worker_stopped_while_it_fills_a_row_stops_nobody_else(server: Server)
             over.set()
             for thread in floods:
                 thread.join(20)
-    finally:
-        for mine in held.values():
-            for wire in mine:
-                wire.socket.close()
 
 
 def test_a_pause_of_the_whole_machine_kills_nobody(server: Server) -> None:
@@ -482,8 +468,7 @@ def test_a_queue_of_cancelled_rows_is_free_again_without_the_executor(server: Se
             for wire in clients:
                 reset(wire.socket)
         with Wire(server.host, server.port) as wire:
-            wire.send(echo(1))
-            echoed(wire, 1)
+            wait_until(lambda: wire.send(echo(1)).answer().status == 200, "room in the queue", timeout_s=1)
         wait_until(lambda: metric(server, "headrace_queue_depth", model="echo") == 0, "every row free")
 
 

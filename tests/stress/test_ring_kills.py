@@ -27,10 +27,9 @@ def library() -> Path:
         return Path(slab_ring.__file__).parents[2]
     debug = ROOT / "build" / "debug" / "lib"
     built = max((path.stat().st_mtime for path in debug.glob("server/_fast/slab_ring*.so")), default=0)
-    sources = (ROOT / "server" / "_fast").glob("*")
-    if built < max(
-        path.stat().st_mtime for path in sources if path.stem in ("slab_ring", "layout", "atomics", "failpoint")
-    ):
+    stems = ("slab_ring", "layout", "atomics", "failpoint")
+    sources = [path for path in (ROOT / "server" / "_fast").glob("*") if path.stem in stems]
+    if built < max(path.stat().st_mtime for path in sources):
         pytest.skip("a release build has no failpoints, and there is no debug build of these sources: make debug")
     return debug
 

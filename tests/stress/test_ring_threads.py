@@ -1,4 +1,4 @@
-"""The ring under threads: every claim ends in exactly one way, every answer belongs to its input, nothing stays claimed.
+"""The ring under threads: every claim ends once, every answer belongs to its input, nothing stays claimed.
 
 Under ThreadSanitizer (`make test-tsan`) the same runs prove that payloads are ordered by the words alone.
 """
@@ -69,7 +69,8 @@ def run_crowd(
 ) -> tuple[Counter[str], Counter[str]]:
     """Drives the ring with `operations` per worker; returns the summed tallies of workers and of instances.
 
-    worker_life, executor_life: a worker dies every so many operations, the executor every so many steps of a batch; 0 never.
+    worker_life, executor_life: a worker dies every so many operations, the executor every so many steps of a batch;
+    0 never.
     """
     crowd = ring_threads.Crowd(ring.arena, WORKERS)
     workers = [ring_threads.WorkerBody(crowd, owner, seed * 1000 + owner) for owner in range(WORKERS)]
@@ -96,9 +97,8 @@ def run_crowd(
             crowd.clear_crash()
 
     join_all([executor] + [lambda b=body, k=k: worker(b, k) for k, body in enumerate(workers)])
-    assert not crowd.stalled, (
-        f"waits for ever: slabs {[ring.slab(k) for k in range(ring.arena.slab_count)]}, rows {ring.row_counts()}"
-    )
+    slabs = [ring.slab(slab) for slab in range(ring.arena.slab_count)]
+    assert not crowd.stalled, f"waits for ever: slabs {slabs}, rows {ring.row_counts()}"
     totals: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
     for total, bodies in zip(totals, (workers, instances), strict=True):
         for body in bodies:

@@ -74,6 +74,22 @@ def open_descriptors(server: Server) -> dict[str, list[int]]:
     }
 
 
+def worker_of(server: Server, client_port: int) -> int | None:
+    """The worker that has accepted the connection from a local port; None when it has none, or has just died."""
+    inode = "0"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        columns = line.split()
+        if columns[2].endswith(f":{client_port:04X}") and columns[1].endswith(f":{server.port:04X}"):
+            inode = columns[9]
+    for pid in server.pids("worker") if inode != "0" else ():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    if os.readlink(f"/proc/{pid}/fd/{name}") == f"socket:[{inode}]":
+                        return pid
+    return None
+
+
 def metric(server: Server, name: str, **labels: str) -> float:
     """Sum of the samples of a metric that have these labels."""
     wanted = [f'{key}="{value}"' for key, value in labels.items()]

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from tests.support.faults import worker_of
 from tests.support.onnx_writer import Graph
 from tests.support.server import Server
 
@@ -147,7 +146,6 @@ class Oracle:
         self._enough = enough
         self._serial = 0
         self._again: deque[Question] = deque()
-        self._pid_of_inode: dict[str, int] = {}
 
     def next_question(self) -> Question | None:
         """What to ask next; None when it is enough."""
@@ -193,7 +191,7 @@ class Oracle:
             try:
                 link.live()
                 await link.placed
-                link.worker = self._worker_of(transport.get_extra_info("sockname")[1])
+                link.worker = worker_of(self.server, transport.get_extra_info("sockname")[1])
                 link.fill()
                 await link.ended
             finally:
@@ -208,25 +206,6 @@ class Oracle:
             self.tally.resent += len(link.open)
             self._again.extend(link.open)
             await asyncio.sleep(_RETRY_S)
-
-    def _worker_of(self, client_port: int) -> int | None:
-        """The process that holds the server's end of a connection; None when it has just died."""
-        inode = ""
-        suffix = f":{client_port:04X}"
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            columns = line.split()
-            if columns[2].endswith(suffix) and columns[1].endswith(f":{self.server.port:04X}"):
-                inode = columns[9]
-        if inode == "" or inode == "0":
-            return None
-        for pid in self.server.pids("worker"):
-            try:
-                for name in os.listdir(f"/proc/{pid}/fd"):
-                    if os.readlink(f"/proc/{pid}/fd/{name}") == f"socket:[{inode}]":
-                        return pid
-            except OSError:
-                continue
-        return None
 
 
 class _Link(asyncio.Protocol):
