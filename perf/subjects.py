@@ -89,6 +89,7 @@ class Headrace(Subject):
         self._log = log
         arguments = [*command, "serve", *([str(path)] if path else []), "--host", "127.0.0.1"]
         arguments += ["--http-port", str(self.port), "--metrics-port", str(self.metrics_port)]
+        arguments += ["--grpc-port", str(self.port)]
         arguments += ["--workers", str(workers)] if workers else []
         began = time.perf_counter()
         with log.open("wb") as output:

@@ -16,6 +16,7 @@ from server.errors import ConfigurationError
 
 ENV_PREFIX = "HEADRACE_"
 MAX_WORKERS_BY_DEFAULT = 4
+DEFAULT_GRPC_PORT = 8001
 
 Value = int | float | str
 
@@ -100,6 +101,15 @@ _PORT = whole(0, 65535)
 OPTIONS: tuple[Option, ...] = (
     Option("host", "ADDRESS", _host, "127.0.0.1", "addresses", "address to listen on; 0.0.0.0 for every interface"),
     Option("http_port", "PORT", _PORT, 8000, "addresses", "port of the inference API; 0 takes any free one"),
+    Option(
+        "grpc_port",
+        "PORT",
+        _PORT,
+        None,
+        "addresses",
+        "a second port for clients that expect gRPC on its own; every port speaks HTTP/1.1, HTTP/2 and gRPC",
+        "8001; the HTTP port if that is 0",
+    ),
     Option("metrics_port", "PORT", _PORT, 8002, "addresses", "port of GET /metrics; 0 takes any free one"),
     Option(
         "workers",
@@ -179,6 +189,7 @@ class ServeConfig:
     path: Path | None = None
     host: str = "127.0.0.1"
     http_port: int = 8000
+    grpc_port: int = 8001
     metrics_port: int = 8002
     workers: int = 1
     instances: int = 1
@@ -227,10 +238,13 @@ def load(
     values.setdefault("workers", max(1, min(MAX_WORKERS_BY_DEFAULT, cores)))
     values.setdefault("intra_op_threads", max(1, cores // int(values["instances"])))
     values.setdefault("drain_delay_s", 0.0 if on_terminal else 5.0)
-    if values["http_port"] == values["metrics_port"] != 0:
-        raise ConfigurationError(
-            f"expected two different ports, got {values['http_port']} for both", key="--http-port, --metrics-port"
-        )
+    values.setdefault("grpc_port", DEFAULT_GRPC_PORT if values["http_port"] else 0)
+    for name in ("http_port", "grpc_port"):
+        if values[name] == values["metrics_port"] != 0:
+            flag = BY_NAME[name].flag
+            raise ConfigurationError(
+                f"expected two different ports, got {values[name]} for both", key=f"{flag}, --metrics-port"
+            )
     return ServeConfig(path=path, **values)  # type: ignore[arg-type]
 
 

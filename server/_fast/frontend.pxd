@@ -25,6 +25,7 @@ cdef class Frontend(Turn):
     cdef readonly Control control
     cdef readonly list lanes
     cdef readonly object handlers
+    cdef object http2              # makes the connection that takes over when a client opens with HTTP/2, or None
     cdef readonly set peers
     cdef object loop
     cdef object end_turn_call

@@ -44,8 +44,16 @@ class Frontend(Turn):
         max_target_bytes: int = 8192,
         max_fields: int = 100,
     ) -> None: ...
-    def start(self, handlers: ControlPlane, on_stopped: Callable[[], object]) -> None:
-        """Begins to serve; on_stopped is called once, after stop(), when the last connection has gone."""
+    def start(
+        self,
+        handlers: ControlPlane,
+        on_stopped: Callable[[], object],
+        http2: Callable[[Frontend, str], Peer] | None = None,
+    ) -> None:
+        """Begins to serve; on_stopped is called once, after stop(), when the last connection has gone.
+
+        http2 makes the connection that takes over when a client opens with HTTP/2; without it such clients get 505.
+        """
 
     def add_lane(self, lane: LaneClient) -> None:
         """A model version that requests can reach from now on."""

@@ -60,9 +60,10 @@ cdef class Frontend(Turn):
         free(self.scratch)
         outbuf_free(&self.body)
 
-    def start(self, object handlers, object on_stopped):
-        """Begins to serve: `handlers` answers control requests from now on."""
+    def start(self, object handlers, object on_stopped, object http2=None):
+        """Begins to serve: `handlers` answers control requests; http2(frontend, port) makes HTTP/2 connections."""
         self.handlers = handlers
+        self.http2 = http2
         self.on_stopped = on_stopped
         self.page.connections_open = 0
 
@@ -139,14 +140,12 @@ cdef class Frontend(Turn):
                 peer.end_turn()
 
     def on_bell(self):
-        """The worker's eventfd is readable: deliver what is finished, see whether the server stops."""
+        """The worker's eventfd is readable: deliver what is finished; hurry after a second signal."""
         cdef LaneClient lane
         worker_awake(self.page, self.bell)
         for lane in self.lanes:
             lane.collect()
-        if self.control.header.stopping and not self.is_stopping:
-            self.stop()
-        if self.control.header.stopping > 1:
+        if self.is_stopping and self.control.header.stopping > 1:
             self.hurry()
 
     def on_tick(self):

@@ -20,39 +20,23 @@ cdef inline void read_prefix(const char* p, bint* is_compressed, uint64_t* lengt
     length[0] = (<uint64_t>u[1] << 24) | (<uint64_t>u[2] << 16) | (<uint64_t>u[3] << 8) | u[4]
 
 
-cdef inline int put_prefix(OutBuf* b, uint64_t length) noexcept nogil:
-    """Appends the prefix of an uncompressed message and reserves its bytes: 0, or -1 no memory."""
-    cdef uint8_t* at
-    if outbuf_reserve(b, length + 5) < 0:
+cdef inline int put_prefix(OutBuf* b) noexcept nogil:
+    """Leaves room for a prefix: 0, or -1 no memory. set_prefix fills it once the message is there."""
+    if outbuf_reserve(b, 5) < 0:
         return -1
-    at = <uint8_t*>b.data + b.len
-    at[0] = 0
-    at[1] = <uint8_t>(length >> 24)
-    at[2] = <uint8_t>(length >> 16)
-    at[3] = <uint8_t>(length >> 8)
-    at[4] = <uint8_t>length
     b.len += 5
     return 0
 
 
-cdef inline size_t varint_bytes(uint64_t value) noexcept nogil:
-    cdef size_t n = 1
-    while value >= 128:
-        value >>= 7
-        n += 1
-    return n
-
-
-cdef inline int write_varint(OutBuf* b, uint64_t value) noexcept nogil:
-    if outbuf_reserve(b, 10) < 0:
-        return -1
-    while value >= 128:
-        b.data[b.len] = <char>(<uint8_t>(value & 127) | 128)
-        b.len += 1
-        value >>= 7
-    b.data[b.len] = <char>value
-    b.len += 1
-    return 0
+cdef inline void set_prefix(OutBuf* b, size_t at, bint is_compressed) noexcept nogil:
+    """Fills the prefix at `at`: the message is all that follows it."""
+    cdef uint64_t length = b.len - at - 5
+    cdef uint8_t* prefix = <uint8_t*>b.data + at
+    prefix[0] = is_compressed
+    prefix[1] = <uint8_t>(length >> 24)
+    prefix[2] = <uint8_t>(length >> 16)
+    prefix[3] = <uint8_t>(length >> 8)
+    prefix[4] = <uint8_t>length
 
 
 cdef inline int grpc_status_of(int code) noexcept nogil:

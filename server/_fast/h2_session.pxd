@@ -49,6 +49,7 @@ cdef class H2Session(Peer):
     cdef int on_abort(self, H2Stream stream) except -1
     # for its use
     cdef int respond(self, H2Stream stream, nghttp2_nv* headers, size_t count) except -1
+    cdef int widen(self, H2Stream stream, uint64_t message_bytes) except -1
     cdef int more(self, H2Stream stream) except -1
     cdef int reset(self, H2Stream stream, uint32_t code) except -1
     # own

@@ -8,3 +8,5 @@ class H2Session(Peer, asyncio.BufferedProtocol):
     """Base of Http2Connection. max_age_ns 0: no limit."""
 
     def __init__(self, frontend: Frontend, port: str, max_age_ns: int = 0) -> None: ...
+    def receive(self, data: bytes) -> None:
+        """What was received before this protocol took the transport."""

@@ -340,6 +340,10 @@ cdef class H2Session(Peer):
     def buffer_updated(self, Py_ssize_t received):
         self.feed(self.frontend.scratch, received)
 
+    def receive(self, bytes data not None):
+        """What was received before this protocol took the transport."""
+        self.feed(<const char*>data, len(data))
+
     def pause_writing(self):
         self.is_spilled = True
 
@@ -449,6 +453,15 @@ cdef class H2Session(Peer):
         if nghttp2_submit_response(self.session, stream.id, headers, count, data) != 0:
             return self.reset(stream, NGHTTP2_INTERNAL_ERROR)
         return self.frontend.peer_due(self)
+
+    cdef int widen(self, H2Stream stream, uint64_t message_bytes) except -1:
+        """The stream's message is this long: its window grows if it is larger than the initial one."""
+        if message_bytes > STREAM_WINDOW_BYTES and not stream.is_window_large:
+            stream.is_window_large = True
+            nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, stream.id, LARGE_WINDOW_BYTES)
+            # One stream may use what the connection allows; more of them share it.
+            nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0, LARGE_WINDOW_BYTES)
+        return 0
 
     cdef int more(self, H2Stream stream) except -1:
         """Data was appended to stream.reply, or it is complete now."""

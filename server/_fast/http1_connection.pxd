@@ -31,6 +31,7 @@ cdef class Http1Connection(Http1Output):
     cdef LaneClient lane           # of the request being read, if it is an inference that may run
     cdef bint is_blocked           # too many requests wait: reading is paused
     cdef bint must_linger
+    cdef bint is_fresh             # no request was read yet
     cdef bint wants_continue
     cdef bint got_eof
     cdef bint is_paused
@@ -45,9 +46,8 @@ cdef class Http1Connection(Http1Output):
     cdef Py_ssize_t consume(self, const char* p, size_t n) except -1
     cdef int next_request(self) except -1
     cdef Py_ssize_t read_head(self, const char* p, size_t n) except -2
+    cdef int become_http2(self, const char* p, size_t n) except -1
     cdef int begin_body(self, const char* p, size_t n) except -2
-    cdef int keep_head(self, const char* p) except -1
-    cdef bint is_media_type_known(self, const char* p)
     cdef int send_continue(self) except -1
     cdef Py_ssize_t read_chunks(self, const char* p, size_t n) except -2
     cdef int drop_chunks(self) except -1

@@ -19,6 +19,7 @@ from server._fast.http1 cimport (
     HTTP_CLOSE,
     HTTP_ERR_BODY_TOO_LARGE,
     HTTP_ERR_CONTENT_ENCODING,
+    HTTP_ERR_HTTP2_PREFACE,
     HTTP_ERR_INFERENCE_HEADER_LENGTH,
     HTTP_ERR_MEDIA_TYPE,
     HTTP_ERR_OVERLOADED,
@@ -46,6 +47,7 @@ from server._fast.infer_call cimport InferCall, LaneClient
 from server._fast.infer_json_index cimport infer_json_index, infer_raw_index
 from server._fast.infer_json_reply cimport infer_json_reply
 from server._fast.infer_spec cimport INFER_INTERNAL, INFER_INVALID_ARGUMENT, InferError, infer_fail
+from server._fast.media_type cimport is_media_type_known
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
 from server._fast.slab_ring cimport ring_has_room
 from server._fast.stats cimport REASON_INVALID, REASON_REJECTED
@@ -88,6 +90,7 @@ cdef class Http1Connection(Http1Output):
     def connection_made(self, transport):
         self.attach(transport)
         self.active_ns = now_ns()
+        self.is_fresh = True
         self.frontend.peers.add(self)
         self.frontend.page.connections_open = len(self.frontend.peers)
         relaxed_add(&self.frontend.page.connections_total, 1)
@@ -222,8 +225,12 @@ cdef class Http1Connection(Http1Output):
         if code == 0:
             return -1
         if code < 0:
-            self.fail(-code)
+            if code == -HTTP_ERR_HTTP2_PREFACE and self.is_fresh and self.frontend.http2 is not None:
+                self.become_http2(p, n)
+            else:
+                self.fail(-code)
             return n
+        self.is_fresh = False
         relaxed_add(&self.frontend.page.requests_total, 1)
         if self.begin_body(p, n) < 0:
             return n if self.state == LINGER else code
@@ -237,6 +244,18 @@ cdef class Http1Connection(Http1Output):
             return n
         self.state = READ_BODY
         return 0
+
+    cdef int become_http2(self, const char* p, size_t n) except -1:
+        """The client opened with HTTP/2: another protocol takes the transport and what was received."""
+        successor = self.frontend.http2(self.frontend, self.port)
+        transport, self.transport = self.transport, None
+        self.fd = -1
+        self.state = CLOSED
+        self.frontend.peers.discard(self)
+        transport.set_protocol(successor)
+        successor.connection_made(transport)
+        successor.receive(p[:n])
+        return self.drop_own()
 
     cdef int begin_body(self, const char* p, size_t n) except -2:
         """Decides from the head whether the body is wanted: 0, or -1 when the request was refused."""
@@ -260,7 +279,7 @@ cdef class Http1Connection(Http1Output):
                 self.lane.refused(REASON_REJECTED)
                 return self.refuse_head(
                     503, b"Exceeds maximum queue size: the queue of this model is full, try again later", RETRY_AFTER)
-            elif not self.is_media_type_known(p):
+            elif not is_media_type_known(p + self.head.content_type.off, self.head.content_type.len):
                 self.lane.refused(REASON_INVALID)
                 return self.refuse(HTTP_ERR_MEDIA_TYPE, NULL)
         if self.head.has_body and n < self.head.head_bytes + max(expected, <uint64_t>1):
@@ -274,28 +293,9 @@ cdef class Http1Connection(Http1Output):
             self.chunked_body.len = 0
             http1_chunk_reset(&self.chunks, self.frontend.max_body_bytes)
             # The head stays in front of what follows: its spans are needed until the request is answered.
-            self.keep_head(p)
+            if outbuf_write(&self.chunked_body, p, self.head.head_bytes) < 0:
+                raise MemoryError()
         return 0
-
-    cdef int keep_head(self, const char* p) except -1:
-        return outbuf_write(&self.chunked_body, p, self.head.head_bytes)
-
-    cdef bint is_media_type_known(self, const char* p):
-        """JSON, binary, or what clients send when nobody told them: nothing, or a form (curl -d)."""
-        cdef HttpSpan span = self.head.content_type
-        cdef size_t n = 0
-        cdef const char* at = p + span.off
-        if span.off == 0 or span.len == 0:
-            return True
-        while n < span.len and at[n] != c';' and at[n] != c' ' and at[n] != c'\t':
-            n += 1
-        if n == 16 and http1_equals(at, b"application/json", 16):
-            return True
-        if n == 24 and http1_equals(at, b"application/octet-stream", 24):
-            return True
-        if n == 33 and http1_equals(at, b"application/x-www-form-urlencoded", 33):
-            return True
-        return n >= 5 and (http1_equals(at + n - 5, b"+json", 5) or http1_equals(at + n - 5, b"/json", 5))
 
     cdef int send_continue(self) except -1:
         """Asks for the body, as soon as no earlier answer is outstanding."""

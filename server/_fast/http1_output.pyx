@@ -122,7 +122,8 @@ cdef class Http1Output(Peer):
         self.slots[slot].is_done = False
         self.slots[slot].is_head_request = is_head_request
         self.slots[slot].persistence = persistence
-        if persistence == HTTP_CLOSE or self.frontend.is_stopping:
+        # From the signal on every answer is a connection's last: clients go elsewhere while this server still listens.
+        if persistence == HTTP_CLOSE or self.frontend.is_stopping or self.frontend.control.header.draining:
             self.slots[slot].persistence = HTTP_CLOSE
             self.must_close = True
         return slot

@@ -7,6 +7,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
 from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, Segment, Spec
+from server._fast.input_filler cimport InputFiller
 from server._fast.layout cimport Arena, ArenaView, StatsBlock
 from server._fast.slab_ring cimport Claim
 
@@ -75,6 +76,9 @@ cdef class LaneClient:
     cdef bint is_accepting(self) noexcept
     cdef int submit(self, InferCall call, uint64_t now, InferError* err) except -2
     cdef int fill(self, InferCall call, InferError* err) noexcept nogil
+    cdef int fill_rows(self, InferCall call, int i, InputFiller* filler, InferError* err) noexcept nogil
+    cdef int fill_single(self, InferCall call, int i, InputFiller* filler, uint64_t* offset,
+                         InferError* err) noexcept nogil
     cdef int claim_parts(self, InferCall call, uint64_t now, InferError* err) noexcept nogil
     cdef void abandon(self, InferCall call) noexcept
     cdef int wake(self) noexcept

@@ -14,7 +14,6 @@ from libc.string cimport memcpy
 
 from server._fast.atomics cimport half_load, relaxed_add, relaxed_load, relaxed_load_half, relaxed_store, word_load
 from server._fast.clock cimport now_ns, wall_ms
-from server._fast.infer_json_fill cimport FillCursor, infer_json_fill_begin, infer_json_fill_end, infer_json_fill_next
 from server._fast.infer_spec cimport (
     INFER_DEADLINE,
     INFER_INTERNAL,
@@ -32,6 +31,7 @@ from server._fast.infer_spec cimport (
     infer_request_alloc,
     infer_request_free,
 )
+from server._fast.input_filler cimport InputFiller, filler_begin, filler_end, filler_next
 from server._fast.layout cimport (
     FAILURE_TEXT_BYTES,
     MAX_INSTANCES,
@@ -72,6 +72,10 @@ from server._fast.stats cimport (
     histogram_add,
 )
 from server._fast.wakeup cimport lane_wake
+
+
+#: fill_*: the data itself cannot be read; the text does not name the input yet.
+cdef int FILL_UNREADABLE = -2
 
 
 cdef inline char* row_data(ArenaView* v, const TensorLayout* tensor, const Claim* claim) noexcept nogil:
@@ -248,63 +252,62 @@ cdef class LaneClient:
 
     cdef int fill(self, InferCall call, InferError* err) noexcept nogil:
         """Writes every input of self.request into the claimed rows."""
-        cdef int i
-        cdef uint32_t p
-        cdef InputRef* source
-        cdef TensorLayout* tensor
-        cdef TensorShape* shape
-        cdef FillCursor cursor
-        cdef Claim* claim
-        cdef char* data
-        cdef const char* from_bytes
-        cdef uint64_t n, offset = 0
-        cdef int64_t elements
-        cdef int axis
+        cdef int i, code
+        cdef InputFiller filler
+        cdef uint64_t offset = 0
         for i in range(self.model.n_inputs):
-            source = &self.request.inputs[i]
-            tensor = &self.v.tensors[i]
-            if not source.is_binary:
-                infer_json_fill_begin(&cursor, source.json_data, source.dtype)
+            filler_begin(&filler, &self.request.inputs[i])
             if self.v.mode == MODE_ROWS:
-                from_bytes = source.bytes.p
-                for p in range(call.part_count):
-                    claim = &call.parts[p].claim
-                    n = claim.row_count * tensor.row_bytes
-                    data = row_data(self.v, tensor, claim)
-                    if source.is_binary:
-                        memcpy(data, from_bytes, n)
-                        from_bytes += n
-                        continue
-                    elements = claim.row_count * self.model.inputs[i].row_elements
-                    if infer_json_fill_next(&cursor, elements, data, err) < 0:
-                        infer_error_name_input(err, self.model.inputs[i].name)
-                        return -1
+                code = self.fill_rows(call, i, &filler, err)
             else:
-                claim = &call.parts[0].claim
-                n = source.byte_count
-                if offset + n > self.v.header.input_bytes:
-                    return infer_fail(
-                        err, INFER_RESOURCE_EXHAUSTED,
-                        "the inputs take more than the %llu bytes that a request to model '%.*s' may have",
-                        <unsigned long long>self.v.header.input_bytes, <int>self.model.name.n, self.model.name.p)
-                shape = &self.v.shapes[<uint64_t>claim.slab * self.v.tensor_count + i]
-                shape.offset = offset
-                shape.bytes = n
-                shape.rank = source.rank
-                for axis in range(source.rank):
-                    shape.dims[axis] = source.dims[axis]
-                data = self.v.data + claim.slab * self.v.data_stride + offset
-                if source.is_binary:
-                    memcpy(data, source.bytes.p, n)
-                elif infer_json_fill_next(&cursor, source.element_count, data, err) < 0:
-                    infer_error_name_input(err, self.model.inputs[i].name)
-                    return -1
-                offset = (offset + n + 63) // 64 * 64
-            if not source.is_binary and infer_json_fill_end(&cursor, err) < 0:
+                code = self.fill_single(call, i, &filler, &offset, err)
+            if code == FILL_UNREADABLE or filler_end(&filler, err) < 0:
                 infer_error_name_input(err, self.model.inputs[i].name)
+                return -1
+            if code < 0:
                 return -1
         if relaxed_load_half(&self.v.lane.quarantined):
             return self.check_quarantine(call, err)
+        return 0
+
+    cdef int fill_rows(self, InferCall call, int i, InputFiller* filler, InferError* err) noexcept nogil:
+        """Rows mode: input i into the rows of every part."""
+        cdef TensorLayout* tensor = &self.v.tensors[i]
+        cdef Claim* claim
+        cdef int64_t elements
+        cdef char* data
+        cdef uint32_t p
+        for p in range(call.part_count):
+            claim = &call.parts[p].claim
+            elements = claim.row_count * self.model.inputs[i].row_elements
+            data = row_data(self.v, tensor, claim)
+            if filler_next(filler, elements, claim.row_count * tensor.row_bytes, data, err) < 0:
+                return FILL_UNREADABLE
+        return 0
+
+    cdef int fill_single(self, InferCall call, int i, InputFiller* filler, uint64_t* offset,
+                         InferError* err) noexcept nogil:
+        """Single mode: input i behind the inputs before it, with its shape."""
+        cdef const InputRef* source = filler.source
+        cdef Claim* claim = &call.parts[0].claim
+        cdef TensorShape* shape = &self.v.shapes[<uint64_t>claim.slab * self.v.tensor_count + i]
+        cdef uint64_t n = source.byte_count
+        cdef char* data
+        cdef int axis
+        if n > self.v.header.input_bytes or offset[0] > self.v.header.input_bytes - n:
+            return infer_fail(
+                err, INFER_RESOURCE_EXHAUSTED,
+                "the inputs take more than the %llu bytes that a request to model '%.*s' may have",
+                <unsigned long long>self.v.header.input_bytes, <int>self.model.name.n, self.model.name.p)
+        shape.offset = offset[0]
+        shape.bytes = n
+        shape.rank = source.rank
+        for axis in range(source.rank):
+            shape.dims[axis] = source.dims[axis]
+        data = self.v.data + claim.slab * self.v.data_stride + offset[0]
+        if filler_next(filler, source.element_count, n, data, err) < 0:
+            return FILL_UNREADABLE
+        offset[0] = (offset[0] + n + 63) // 64 * 64
         return 0
 
     cdef int check_quarantine(self, InferCall call, InferError* err) noexcept nogil:

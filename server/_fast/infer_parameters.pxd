@@ -89,21 +89,28 @@ cdef inline int read_value(Parameter* out, const ProtoField* message, int depth)
 
 
 cdef inline int read_entry(const ProtoField* entry, int depth, Span* key, Parameter* value) noexcept nogil:
-    """One map entry at `depth`."""
+    """One map entry at `depth`: 1, 0 when it has other fields than key and value, which makes the library leave it
+    out.
+    """
     cdef ProtoScan scan
     cdef ProtoField f
     cdef int status
+    cdef int others = 0
     memset(key, 0, sizeof(Span))
     memset(value, 0, sizeof(Parameter))
     value.given = 1
     proto_start(&scan, entry.bytes.p, entry.bytes.n, depth)
     while True:
         status = proto_next(&scan, &f)
-        if status <= 0:
-            return status
-        if f.number == 1:
+        if status < 0:
+            return -1
+        if status == 0:
+            return others == 0 and scan.skipped == 0
+        if f.wire != WIRE_BYTES or f.number > 2:
+            others = 1
+        elif f.number == 1:
             status = proto_text(&f, key)
-        elif f.number == 2 and f.wire == WIRE_BYTES:
+        else:
             status = read_value(value, &f, depth + 1)
         if status < 0:
             return -1
@@ -113,8 +120,9 @@ cdef inline int read_request_parameter(RequestParameters* out, const ProtoField*
     """An entry of ModelInferRequest.parameters: 0, or -1 when it is malformed."""
     cdef Span key
     cdef Parameter value
-    if read_entry(entry, 2, &key, &value) < 0:
-        return -1
+    cdef int status = read_entry(entry, 2, &key, &value)
+    if status <= 0:
+        return status
     if proto_text_is(key, b"timeout", 7):
         out.timeout = value
     elif proto_text_is(key, b"priority", 8):
@@ -136,8 +144,9 @@ cdef inline int read_tensor_parameter(TensorParameters* out, const ProtoField* e
     """An entry of an input's or output's parameters: 0, or -1 when it is malformed."""
     cdef Span key
     cdef Parameter value
-    if read_entry(entry, 3, &key, &value) < 0:
-        return -1
+    cdef int status = read_entry(entry, 3, &key, &value)
+    if status <= 0:
+        return status
     if proto_text_is(key, b"shared_memory_region", 20):
         out.shared_memory_region = value
     elif proto_text_is(key, b"classification", 14):
@@ -216,7 +225,7 @@ cdef inline int apply_request_parameters(
 cdef inline int fail_shared_memory(const char* kind, Span name, InferError* err) noexcept nogil:
     return infer_fail(
         err, INFER_UNIMPLEMENTED, b"'shared_memory_region' of %s '%.*s': shared memory regions are not supported",
-        kind, <int>name.n if name.n < 128 else 128, name.p,
+        kind, <int>(name.n if name.n < 128 else 128), name.p,
     )
 
 
@@ -234,6 +243,6 @@ cdef inline int check_output_parameters(const TensorParameters* said, Span name,
     if said.classification.value:
         return infer_fail(
             err, INFER_UNIMPLEMENTED, b"'classification' of output '%.*s' is not supported",
-            <int>name.n if name.n < 128 else 128, name.p,
+            <int>(name.n if name.n < 128 else 128), name.p,
         )
     return 0

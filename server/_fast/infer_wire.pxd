@@ -1,7 +1,8 @@
 """inference.ModelInferRequest (KServe V2 over gRPC) without message objects: where everything lies in one message.
 
 Reads what the protobuf library reads: fields in any order, the last scalar wins, repeated embedded messages are merged,
-map entries replace earlier ones of the same key, unknown fields are skipped, strings must be UTF-8. Raw contents are
+map entries replace earlier ones of the same key (one with fields beside key and value is left out), unknown fields are
+skipped, strings must be UTF-8. Raw contents are
 spans of the message; typed contents are counted and checked here and read by wire_fill. Spans borrow from the message.
 Allocates nothing, holds no state between calls, any thread; O(message bytes).
 

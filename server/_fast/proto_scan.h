@@ -3,7 +3,7 @@
  * Knows no message type: callers compare number and wire type and leave alone what they do not know, which is how
  * unknown fields, and known ones with another wire type, are skipped. Accepts what the protobuf library accepts:
  * tags and lengths of at most five bytes, varints of at most ten (bits beyond 64 are dropped), groups only as something
- * to skip, PROTO_MAX_DEPTH messages and groups inside each other. Borrows everything, allocates nothing, no recursion,
+ * to skip, PROTO_MAX_DEPTH messages and groups inside each other, the outermost counted. Borrows everything, allocates nothing, no recursion,
  * any thread; O(bytes). Functions return >= 0, or PROTO_MALFORMED.
  */
 #ifndef HEADRACE_PROTO_SCAN_H
@@ -12,14 +12,15 @@
 #include "infer_types.h"
 #include "utf8.h"
 
-enum { PROTO_MALFORMED = -1, PROTO_MAX_DEPTH = 100, PROTO_VARINT_MAX_BYTES = 10 };
+enum { PROTO_MALFORMED = -1, PROTO_MAX_DEPTH = 101, PROTO_VARINT_MAX_BYTES = 10 };
 
 enum ProtoWire { WIRE_VARINT = 0, WIRE_FIXED64 = 1, WIRE_BYTES = 2, WIRE_GROUP = 3, WIRE_END = 4, WIRE_FIXED32 = 5 };
 
 typedef struct ProtoScan {
     const char* p;
     const char* end;
-    int depth; /* of this message; the outermost is 1 */
+    int depth;   /* of this message; the outermost is 1 */
+    int skipped; /* groups */
 } ProtoScan;
 
 typedef struct ProtoField {
@@ -33,6 +34,7 @@ static inline void proto_start(ProtoScan* s, const char* p, size_t n, int depth)
     s->p = p;
     s->end = p + n;
     s->depth = depth;
+    s->skipped = 0;
 }
 
 /* Reads a varint of at most max_bytes at *p. */
@@ -53,7 +55,7 @@ static inline int proto_varint(const char** p, const char* end, int max_bytes, u
 
 static inline int proto_tag(const char** p, const char* end, uint32_t* number, int* wire) {
     uint64_t tag;
-    if (proto_varint(p, end, 5, &tag) < 0 || tag > UINT32_MAX || tag < 8) return PROTO_MALFORMED;
+    if (proto_varint(p, end, 5, &tag) < 0 || tag > UINT32_MAX) return PROTO_MALFORMED;
     *number = (uint32_t)(tag >> 3);
     *wire = (int)(tag & 7);
     return 0;
@@ -90,13 +92,14 @@ static inline int proto_value(const char** p, const char* end, ProtoField* f) {
     return 0;
 }
 
-/* Moves behind the end of a group whose start tag has been read. */
+/* Moves behind the end of a group whose start tag has been read. Field numbers inside are of no interest. */
 __attribute__((cold, noinline, unused)) static int proto_skip_group(ProtoScan* s, uint32_t number) {
     uint32_t open[PROTO_MAX_DEPTH];
     int count = 0;
     ProtoField inner;
     if (s->depth >= PROTO_MAX_DEPTH) return PROTO_MALFORMED;
     open[count++] = number;
+    ++s->skipped;
     while (count) {
         if (proto_tag(&s->p, s->end, &inner.number, &inner.wire) < 0) return PROTO_MALFORMED;
         if (inner.wire == WIRE_GROUP) {
@@ -114,7 +117,7 @@ __attribute__((cold, noinline, unused)) static int proto_skip_group(ProtoScan* s
 /* The next field: 1, 0 at the end of the message. Groups are passed over. */
 static inline int proto_next(ProtoScan* s, ProtoField* f) {
     while (s->p != s->end) {
-        if (proto_tag(&s->p, s->end, &f->number, &f->wire) < 0) return PROTO_MALFORMED;
+        if (proto_tag(&s->p, s->end, &f->number, &f->wire) < 0 || f->number == 0) return PROTO_MALFORMED;
         if (f->wire != WIRE_GROUP) return proto_value(&s->p, s->end, f) < 0 ? PROTO_MALFORMED : 1;
         if (proto_skip_group(s, f->number) < 0) return PROTO_MALFORMED;
     }

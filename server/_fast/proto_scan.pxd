@@ -13,6 +13,7 @@ cdef extern from "proto_scan.h" nogil:
         const char* p
         const char* end
         int depth
+        int skipped
 
     ctypedef struct ProtoField:
         uint32_t number

@@ -12,11 +12,26 @@ from server._fast.infer_json_reader cimport JsonScan
 from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec
 
 
+cdef extern from "infer_types.h" nogil:
+    ctypedef struct FillCursor:
+        const char* p
+        const char* end
+        int64_t element_count
+        int dtype
+        int depth
+        int after_value
+        int may_close
+
+
 #: What an index returns and a reply is written in.
 cdef enum TfsForm:
     TFS_ROW = 1          # `instances`: the first axis of every tensor counts the instances
     TFS_ROW_SINGLE = 2   # `instances` with one element, for a model without batch axis: the element is the tensor
     TFS_COLUMN = 3       # `inputs`
+
+
+cdef enum:
+    QUOTE_BYTES = 68
 
 
 cdef struct TensorWalk:
@@ -28,11 +43,30 @@ cdef struct TensorWalk:
 
 # "JSON Parse error: ...": the scanner stands where it failed.
 cdef int tfs_fail_parse(const JsonScan* s, InferError* err) noexcept nogil
+cdef inline int tfs_clip(size_t n) noexcept nogil:
+    """A precision for %.*s: long names are cut."""
+    return <int>n if n < 128 else 128
+
+
+cdef inline void tfs_cursor_at(FillCursor* c, const char* p, const char* end, int dtype) noexcept nogil:
+    """A cursor that reads one element at p, as if it stood in a list."""
+    c.p = p
+    c.end = end
+    c.element_count = 0
+    c.dtype = dtype
+    c.depth = 1
+    c.after_value = 0
+    c.may_close = 0
+
+
+# The value at p, printable, cut and ended by a NUL, into out[QUOTE_BYTES].
+cdef void tfs_quote(const JsonScan* s, const char* p, char* out) noexcept nogil
 # "JSON Value: {...} WHAT", with the value at p.
 cdef int tfs_fail_value(const JsonScan* s, const char* p, const char* what, InferError* err) noexcept nogil
 # The value at the cursor is no `dtype`.
 cdef int tfs_fail_type(const JsonScan* s, const char* p, int dtype, InferError* err) noexcept nogil
-# Puts `element K [key: NAME] of 'instances'` before the text; name NULL when the instances are no objects.
+# Puts `element K [key: NAME] of 'instances'` before a text that is not about JSON's grammar; name NULL
+# when the instances are no objects.
 cdef void tfs_name_element(int64_t element, const char* name, size_t name_bytes, InferError* err) noexcept nogil
 # Walks one value, w.dtype being set: 0 and its shape in w, or -1 and a text.
 cdef int tfs_walk_value(JsonScan* s, TensorWalk* w, InferError* err) noexcept nogil

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's texts for predict bodies: a walk over one value, element by element, that stops where it is wrong.
+"""TensorFlow Serving's texts for predict bodies: a walk over one value that stops where it is wrong.
 
 The contract is in tfs_json_explain.pxd. The walk keeps one length per level (at most eight levels, as tensors have) and
 reads each number through the same readers that fill the rows, so both refuse the same. No memory of its own, no state
@@ -7,8 +7,9 @@ between calls, any thread; O(text bytes).
 
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy, strlen
+from libc.string cimport memcmp, memcpy, strlen
 
+from server._fast.infer_json_fill cimport infer_json_fill_next
 from server._fast.infer_json_reader cimport (
     JsonScan,
     json_enter,
@@ -18,7 +19,6 @@ from server._fast.infer_json_reader cimport (
     json_skip,
     json_start,
 )
-from server._fast.infer_json_fill cimport infer_json_fill_next
 from server._fast.infer_spec cimport (
     DTYPE_BF16,
     DTYPE_BOOL,
@@ -34,19 +34,8 @@ from server._fast.infer_spec cimport (
 )
 
 
-cdef extern from "infer_types.h" nogil:
-    ctypedef struct FillCursor:
-        const char* p
-        const char* end
-        int64_t element_count
-        int dtype
-        int depth
-        int after_value
-        int may_close
-
-
 cdef enum:
-    QUOTED_BYTES = 64
+    QUOTED_BYTES = QUOTE_BYTES - 4
     #: A value is looked at this far for its end, to be quoted.
     LOOK_BYTES = 4096
 
@@ -59,8 +48,7 @@ cdef const char** TYPE_NAMES = [
 
 # ---- texts
 
-cdef void quote(const JsonScan* s, const char* p, char* out) noexcept nogil:
-    """The value at p, printable and cut, into out[QUOTED_BYTES + 4]."""
+cdef void tfs_quote(const JsonScan* s, const char* p, char* out) noexcept nogil:
     cdef JsonScan scan = s[0]
     cdef int n = 0
     cdef int most
@@ -116,14 +104,14 @@ cdef int tfs_fail_parse(const JsonScan* s, InferError* err) noexcept nogil:
 
 
 cdef int tfs_fail_value(const JsonScan* s, const char* p, const char* what, InferError* err) noexcept nogil:
-    cdef char text[QUOTED_BYTES + 4]
-    quote(s, p, text)
+    cdef char text[QUOTE_BYTES]
+    tfs_quote(s, p, text)
     return infer_fail(err, INFER_INVALID_ARGUMENT, b"JSON Value: %s %s", text, what)
 
 
 cdef int tfs_fail_type(const JsonScan* s, const char* p, int dtype, InferError* err) noexcept nogil:
-    cdef char text[QUOTED_BYTES + 4]
-    quote(s, p, text)
+    cdef char text[QUOTE_BYTES]
+    tfs_quote(s, p, text)
     return infer_fail(
         err, INFER_INVALID_ARGUMENT, b"JSON Value: %s Type: %s is not of expected type: %s", text, kind(p[0]),
         TYPE_NAMES[dtype]
@@ -131,8 +119,8 @@ cdef int tfs_fail_type(const JsonScan* s, const char* p, int dtype, InferError* 
 
 
 cdef int fail_lossy(const JsonScan* s, const char* p, int dtype, InferError* err) noexcept nogil:
-    cdef char text[QUOTED_BYTES + 4]
-    quote(s, p, text)
+    cdef char text[QUOTE_BYTES]
+    tfs_quote(s, p, text)
     return infer_fail(
         err, INFER_INVALID_ARGUMENT, b"Cannot convert JSON value: %s to %s without loss of precision.", text,
         TYPE_NAMES[dtype]
@@ -141,6 +129,8 @@ cdef int fail_lossy(const JsonScan* s, const char* p, int dtype, InferError* err
 
 cdef void tfs_name_element(int64_t element, const char* name, size_t name_bytes, InferError* err) noexcept nogil:
     cdef InferError inner
+    if memcmp(err.text, b"JSON Parse error", 16) == 0:
+        return
     inner.n = strlen(err.text)
     memcpy(inner.text, err.text, inner.n + 1)
     if name == NULL:
@@ -150,8 +140,9 @@ cdef void tfs_name_element(int64_t element, const char* name, size_t name_bytes,
         )
     else:
         infer_fail(
-            err, err.code, b"Failed to process element: %lld key: %.*s of 'instances' list. Error: INVALID_ARGUMENT: %s",
-            <long long>element, <int>name_bytes if name_bytes < 128 else 128, name, inner.text
+            err, err.code,
+            b"Failed to process element: %lld key: %.*s of 'instances' list. Error: INVALID_ARGUMENT: %s",
+            <long long>element, tfs_clip(name_bytes), name, inner.text
         )
 
 
@@ -191,18 +182,12 @@ cdef int read_element(JsonScan* s, int dtype, InferError* err) noexcept nogil:
     cdef InferError unread
     cdef char bits[8]
     cdef const char* p = s.p
-    cdef char first = p[0]
+    cdef char first = json_peek(s)    # 0 at the end, where json_scalar refuses
     if first == b"{":
         if json_skip(s) < 0:
             return tfs_fail_parse(s, err)
         return tfs_fail_type(s, p, dtype, err)
-    cursor.p = p
-    cursor.end = s.end
-    cursor.element_count = 0
-    cursor.dtype = dtype
-    cursor.depth = 1
-    cursor.after_value = 0
-    cursor.may_close = 0
+    tfs_cursor_at(&cursor, p, s.end, dtype)
     if json_scalar(s) < 0:
         return tfs_fail_parse(s, err)
     if first == b'"' or first == b"n" or (first == b"t" or first == b"f") != (dtype == DTYPE_BOOL):
@@ -231,7 +216,6 @@ cdef int tfs_walk_value(JsonScan* s, TensorWalk* w, InferError* err) noexcept no
     cdef int level = 0
     cdef int known = 0    # whether the rank is
     cdef int entered
-    cdef const char* p
     w.rank = 0
     w.element_count = 0
     while True:
@@ -259,7 +243,6 @@ cdef int tfs_walk_value(JsonScan* s, TensorWalk* w, InferError* err) noexcept no
             if not known:
                 known = 1
                 w.rank = level
-            p = s.p
             if level != w.rank:
                 return fail_level(s, level, w.rank, err)
             if read_element(s, w.dtype, err) < 0:
@@ -280,10 +263,11 @@ cdef int tfs_walk_value(JsonScan* s, TensorWalk* w, InferError* err) noexcept no
 
 
 cdef int fail_level(JsonScan* s, int level, int rank, InferError* err) noexcept nogil:
-    cdef char text[QUOTED_BYTES + 4]
-    quote(s, s.p, text)
+    cdef char text[QUOTE_BYTES]
+    tfs_quote(s, s.p, text)
     return infer_fail(
-        err, INFER_INVALID_ARGUMENT, b"JSON Value: %s found at incorrect level: %d in the JSON DOM. Expected at level: %d",
+        err, INFER_INVALID_ARGUMENT,
+        b"JSON Value: %s found at incorrect level: %d in the JSON DOM. Expected at level: %d",
         text, level + 1, rank
     )
 

@@ -68,11 +68,11 @@ cdef inline int tfs_predict_path(const char* path, size_t n, Span* name, Span* v
 
 cdef inline int tfs_hex_digit(char c) noexcept nogil:
     if c >= b"0" and c <= b"9":
-        return c - b"0"
+        return c - c'0'
     if c >= b"a" and c <= b"f":
-        return c - b"a" + 10
+        return c - c'a' + 10
     if c >= b"A" and c <= b"F":
-        return c - b"A" + 10
+        return c - c'A' + 10
     return -1
 
 

@@ -1,9 +1,9 @@
 """Repeated protobuf numbers to tensor rows: typed contents of KServe V2, *_val fields of TensorFlow's TensorProto.
 
-Whoever indexed the request (infer_wire, tensor_proto) has checked the wire format and counted the elements; here they are
-read, packed or one by one, from every occurrence of the message around them, as merging would put them together. The
-destination belongs to the caller and may be partly written when a refusal comes. Allocates nothing; any thread, one per
-cursor; O(message bytes). A number that does not fit its datatype is refused.
+Whoever indexed the request (infer_wire, tensor_proto) has checked the wire format and counted the elements; here they
+are read, packed or one by one, from every occurrence of the message around them, as merging would put them together.
+The destination belongs to the caller and may be partly written when a refusal comes. Allocates nothing; any thread,
+one per cursor; O(message bytes). A number that does not fit its datatype is refused.
 """
 
 from libc.stdint cimport int64_t
@@ -28,7 +28,8 @@ cdef struct WireCursor:
 
 # `source` is an input whose wire_source is not WIRE_SOURCE_NONE.
 cdef void infer_wire_fill_begin(WireCursor* c, const InputRef* source) noexcept nogil
-# The next element_count elements at dst: 0, or -1 and a text. May be called for each part of a request split over slabs.
+# The next element_count elements at dst: 0, or -1 and a text. May be called for each part of a request split over
+# slabs.
 cdef int infer_wire_fill_next(WireCursor* c, int64_t element_count, char* dst, InferError* err) noexcept nogil
 # Checks that nothing is left: 0, or -1 and a text.
 cdef int infer_wire_fill_end(WireCursor* c, InferError* err) noexcept nogil

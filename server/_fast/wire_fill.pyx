@@ -6,7 +6,7 @@ in that each run of elements: a packed field, or a single one. No memory of its 
 O(message bytes).
 """
 
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from server._fast.infer_spec cimport (
@@ -74,7 +74,7 @@ cdef int next_run(WireCursor* c) noexcept nogil:
 cdef int fail_element(const WireCursor* c, InferError* err) noexcept nogil:
     """The number at the cursor does not fit."""
     cdef const char* p = c.run
-    cdef unsigned long long bits = 0
+    cdef uint64_t bits = 0
     proto_varint(&p, c.run_end, 10, &bits)
     return infer_fail(
         err, INFER_INVALID_ARGUMENT, b"element %lld: %lld does not fit %s",
@@ -168,7 +168,8 @@ cdef dict request_as_dict(const InferRequest* r, const ModelSpec* spec, const ch
             "byte_count": source.byte_count,
             "bytes": span_or_none(source.bytes, base) if source.is_binary else None,
             "parts": None if source.wire_source == WIRE_SOURCE_NONE or source.is_binary
-            else contents_of(source, spec.inputs[i].name, [n * source.element_count // r.rows for n in row_counts or [r.rows]]),
+            else contents_of(
+                source, spec.inputs[i].name, [n * source.element_count // r.rows for n in row_counts or [r.rows]]),
         })
     return {
         "id": r.id.p[: r.id.n] if r.has_id else None,

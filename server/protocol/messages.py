@@ -1,8 +1,8 @@
 """Protobuf messages and services by full name, from the descriptor set that protos/ is compiled into.
 
 A descriptor set instead of generated modules: those would claim the top-level package names `tensorflow` and
-`tensorflow_serving`, and one file is what reflection needs anyway. The messages live in a pool of their own, so a client
-library in the same process may have others of the same name. google.protobuf is imported on the first call of a
+`tensorflow_serving`, and one file is what reflection needs anyway. The messages live in a pool of their own, so a
+client library in the same process may have others of the same name. google.protobuf is imported on the first call of a
 function, not with this module: a worker that serves no control RPC never loads it.
 """
 
@@ -68,6 +68,13 @@ def method(path: str) -> Method | None:
         found.client_streaming,
         found.server_streaming,
     )
+
+
+def from_document(document: Any, reply_class: Any) -> Any:
+    """A message of `reply_class` from a JSON document of the same field names; fields it does not have are left out."""
+    from google.protobuf import json_format
+
+    return json_format.ParseDict(document, reply_class(), ignore_unknown_fields=True)
 
 
 def file_named(path: str) -> list[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from server import __version__
 from server.config import ServeConfig
@@ -22,11 +22,10 @@ def ready(
     config: ServeConfig,
     lanes: Sequence[Lane],
     found: Sequence[ModelVersion],
-    http_port: int,
-    metrics_port: int,
+    ports: Mapping[str, int],
     started_ns: int,
 ) -> None:
-    """Prints the banner; `started_ns` is when the server began to start."""
+    """Prints the banner; `ports` by what they are for, `started_ns` is when the server began to start."""
     models = [_served(config, lane, started_ns) for lane in lanes]
     models += [
         BannerModel(version.name, version.version, why=version.error, status="UNAVAILABLE")
@@ -38,9 +37,10 @@ def ready(
         runtime=f"onnxruntime {_runtime_version()} (CPU)",
         models=tuple(models),
         http_host=config.host,
-        http_port=http_port,
+        http_port=ports["http"],
+        grpc_port=ports.get("grpc", ports["http"]),
         metrics_host=config.host,
-        metrics_port=metrics_port,
+        metrics_port=ports["metrics"],
         worker_count=config.workers,
         ready_s=(time.monotonic_ns() - started_ns) / 1e9,
     )

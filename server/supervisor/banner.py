@@ -86,6 +86,7 @@ class Banner:
     http_port: int
     metrics_host: str = ""
     metrics_port: int | None = None
+    grpc_port: int | None = None
     worker_count: int = 1
     ready_s: float = 0.0
     notes: tuple[str, ...] = field(default=())
@@ -103,6 +104,8 @@ def render(banner: Banner, *, colour: bool) -> str:
         lines.append(_painted_status(line, model.status, paint))
     lines += [paint(_DIM, line) for line in _reasons(banner.models)]
     addresses = f"http     {http}"
+    if banner.grpc_port is not None:
+        addresses += f"        grpc  {url(banner.http_host, banner.grpc_port).removeprefix('http://')}"
     if banner.metrics_port is not None:
         addresses += f"        metrics  {url(banner.metrics_host or banner.http_host, banner.metrics_port)}/metrics"
     lines.append(addresses)

@@ -18,11 +18,12 @@ EXIT_CRASHED = 70
 class Child:
     """A running child: its pid, and a pidfd that becomes readable when it dies. close() after reap()."""
 
-    def __init__(self, pid: int, pidfd: int, role: str, started_ns: int) -> None:
+    def __init__(self, pid: int, pidfd: int, role: str) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.role = role
-        self.started_ns = started_ns
+        #: When it was first seen ready to serve; 0: not yet.
+        self.ready_ns = 0
 
     def reap(self) -> int:
         """Waits for the end; the exit status, negative for a signal. The pid is free for others afterwards."""
@@ -35,7 +36,7 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, number)
 
 
-def start_child(role: str, comm: str, main: Callable[[], int], shed: Callable[[], None], started_ns: int) -> Child:
+def start_child(role: str, comm: str, main: Callable[[], int], shed: Callable[[], None]) -> Child:
     """Forks a child that runs `main` and exits with its result; `shed` closes in the child what is not its own.
 
     The caller must have one thread. The child ignores SIGINT and SIGTERM: those are for the supervisor, which tells its
@@ -45,7 +46,7 @@ def start_child(role: str, comm: str, main: Callable[[], int], shed: Callable[[]
     sys.stderr.flush()
     pid = os.fork()
     if pid:
-        return Child(pid, os.pidfd_open(pid), role, started_ns)
+        return Child(pid, os.pidfd_open(pid), role)
     status = EXIT_CRASHED
     try:
         signal.set_wakeup_fd(-1)

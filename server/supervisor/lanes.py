@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server._fast.layout import Arena, Control
-from server._fast.slab_ring import Ring
+from server._fast.ring import Ring
 from server.config import ServeConfig
 from server.models.lane_plan import LanePlan, Shape, plan
 from server.models.onnx_file import TensorInfo

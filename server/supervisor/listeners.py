@@ -8,6 +8,7 @@ import os
 import socket
 from pathlib import Path
 
+from server.config import ServeConfig
 from server.errors import ConfigurationError
 
 BACKLOG = 4096
@@ -43,6 +44,15 @@ def open_listeners(host: str, port: int, count: int, *, flag: str) -> list[socke
         for listener in listeners:
             listener.close()
         raise ListenError(_refused(error, host, port, flag), key=flag) from None
+    return listeners
+
+
+def open_all_listeners(config: ServeConfig) -> dict[str, list[socket.socket]]:
+    """The listeners of every port, one for each worker: "http", "metrics", and "grpc" if that is another port."""
+    listeners = {"http": open_listeners(config.host, config.http_port, config.workers, flag="--http-port")}
+    if config.grpc_port not in (0, config.http_port):
+        listeners["grpc"] = open_listeners(config.host, config.grpc_port, config.workers, flag="--grpc-port")
+    listeners["metrics"] = open_listeners(config.host, config.metrics_port, config.workers, flag="--metrics-port")
     return listeners
 
 

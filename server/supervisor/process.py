@@ -22,7 +22,7 @@ from server.models.repository import ModelVersion, RepositoryError
 from server.supervisor import announce
 from server.supervisor.children import Child, start_child
 from server.supervisor.lanes import Lane, executor_plan, worker_lanes
-from server.supervisor.listeners import ListenError, open_listeners
+from server.supervisor.listeners import ListenError, open_all_listeners
 from server.supervisor.restart_policy import restart_delay_ns
 
 EXIT_OK = 0
@@ -87,8 +87,8 @@ class Supervisor:
         self.config = config
         self.found = found
         self.started_ns = started_ns
-        self.http_listeners = open_listeners(config.host, config.http_port, config.workers, flag="--http-port")
-        self.metrics_listeners = open_listeners(config.host, config.metrics_port, config.workers, flag="--metrics-port")
+        #: One listener per worker and port, by what the port is for.
+        self.listeners = open_all_listeners(config)
         self.control = Control.create(config.workers, started_ns)
         self.lanes = [Lane(version, config, config.workers) for version in usable]
         self.worker_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(config.workers)]
@@ -98,7 +98,8 @@ class Supervisor:
         self.workers_line = os.pipe2(os.O_CLOEXEC)
         self.workers: dict[int, Child] = {}
         self.executors: dict[int, Child] = {}
-        self.lifetimes: dict[tuple[str, int], deque[int]] = {}
+        #: How long the last children of a kind and number served.
+        self.served_ns: dict[tuple[str, int], deque[int]] = {}
         self.timers: list[tuple[int, Callable[[], None]]] = []
         self.selector = selectors.DefaultSelector()
         self.signals: deque[int] = deque()
@@ -143,6 +144,13 @@ class Supervisor:
 
     def _on_bell(self) -> None:
         os.eventfd_read(self.bell)
+        now_ns = time.monotonic_ns()
+        for index, child in self.workers.items():
+            if child.ready_ns == 0 and self.control.page(index)["ready"]:
+                child.ready_ns = now_ns
+        for index, child in self.executors.items():
+            if child.ready_ns == 0 and self.lanes[index].arena.model_state == MODEL_READY:
+                child.ready_ns = now_ns
         self._announce()
 
     def _announce(self) -> None:
@@ -154,17 +162,15 @@ class Supervisor:
         if not all(self.control.page(index)["ready"] for index in range(self.config.workers)):
             return
         self.announced = True
-        http_port, metrics_port = (
-            listeners[0].getsockname()[1] for listeners in (self.http_listeners, self.metrics_listeners)
-        )
+        ports = {name: listeners[0].getsockname()[1] for name, listeners in self.listeners.items()}
         if all(lane.arena.model_state == MODEL_FAILED for lane in self.lanes):
             for lane in self.lanes:
                 print(f"error: {lane.name} {lane.version} cannot be loaded: {lane.arena.model_reason}", file=sys.stderr)
             self.exit_status = EXIT_BAD_MODEL
             self._stop_workers()
             return
-        announce.ready(self.config, self.lanes, self.found, http_port, metrics_port, self.started_ns)
-        log.info("ready", version=__version__, http_port=http_port, metrics_port=metrics_port, models=len(self.lanes))
+        announce.ready(self.config, self.lanes, self.found, ports, self.started_ns)
+        log.info("ready", version=__version__, models=len(self.lanes), ports=ports)
 
     # -- children
 
@@ -184,8 +190,7 @@ class Supervisor:
                     control=self.control,
                     lanes=lanes,
                     refused=refused,
-                    http_listener=self.http_listeners[index],
-                    metrics_listener=self.metrics_listeners[index],
+                    listeners={name: listeners[index] for name, listeners in self.listeners.items()},
                     bell=self.worker_bells[index],
                     supervisor_bell=self.bell,
                     supervisor_line=self.supervisor_line[0],
@@ -194,13 +199,13 @@ class Supervisor:
 
         def shed() -> None:
             self._shed()
-            for listeners in (self.http_listeners, self.metrics_listeners):
+            for listeners in self.listeners.values():
                 for position, listener in enumerate(listeners):
                     if position != index:
                         listener.close()
             os.close(self.workers_line[0])
 
-        child = start_child(f"worker-{index}", f"headrace-w{index}", main, shed, time.monotonic_ns())
+        child = start_child(f"worker-{index}", f"headrace-w{index}", main, shed)
         self.workers[index] = child
         self.selector.register(child.pidfd, selectors.EVENT_READ, functools.partial(self._on_worker_death, index))
 
@@ -225,14 +230,18 @@ class Supervisor:
 
         def shed() -> None:
             self._shed()
-            for listener in (*self.http_listeners, *self.metrics_listeners):
-                listener.close()
+            self._close_listeners()
             os.close(self.workers_line[1])
 
-        child = start_child(f"executor-{lane.name}", f"headrace-e{index}", main, shed, time.monotonic_ns())
+        child = start_child(f"executor-{lane.name}", f"headrace-e{index}", main, shed)
         self.executors[index] = child
         lane.arena.executor_pid = child.pid
         self.selector.register(child.pidfd, selectors.EVENT_READ, functools.partial(self._on_executor_death, index))
+
+    def _close_listeners(self) -> None:
+        for listeners in self.listeners.values():
+            for listener in listeners:
+                listener.close()
 
     def _shed(self) -> None:
         """In a child: closes what only the supervisor needs, its ends of the lifelines above all."""
@@ -244,9 +253,9 @@ class Supervisor:
             os.close(child.pidfd)
 
     def _delay_ns(self, kind: str, index: int, child: Child) -> int:
-        lifetimes = self.lifetimes.setdefault((kind, index), deque(maxlen=32))
-        lifetimes.append(time.monotonic_ns() - child.started_ns)
-        return restart_delay_ns(lifetimes)
+        served_ns = self.served_ns.setdefault((kind, index), deque(maxlen=32))
+        served_ns.append(time.monotonic_ns() - child.ready_ns if child.ready_ns else 0)
+        return restart_delay_ns(served_ns)
 
     def _ring_everybody(self) -> None:
         """After a death: the dead may have taken a sleeper's flag without ringing its bell."""
@@ -280,7 +289,7 @@ class Supervisor:
             restart_in_ms=delay_ns // 10**6,
         )
         self.control.count_restart(True)
-        if not self.announced and len(self.lifetimes["worker", index]) >= MAX_EARLY_WORKER_DEATHS:
+        if not self.announced and len(self.served_ns["worker", index]) >= MAX_EARLY_WORKER_DEATHS:
             print(f"error: worker {index} cannot start: see the log above", file=sys.stderr)
             self.exit_status = EXIT_INTERNAL
             self._stop_workers()
@@ -340,8 +349,7 @@ class Supervisor:
         self.stage = "stopping"
         self.control.draining = True
         self.control.stopping = 1
-        for listener in (*self.http_listeners, *self.metrics_listeners):
-            listener.close()
+        self._close_listeners()
         self._ring_everybody()
         self._after(int(self.config.drain_timeout_s * 1e9), self._kill_workers)
         if not self.workers:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-#: A child that lived this long is not in a crash loop.
-STABLE_NS = 10_000_000_000
+#: A child that served this long is not in a crash loop.
+STABLE_NS = 1_000_000_000
 FIRST_DELAY_NS = 100_000_000
 MAX_DELAY_NS = 30_000_000_000
 
 
-def restart_delay_ns(lifetimes_ns: Sequence[int]) -> int:
-    """How long to wait before the next start, given how long the last lives were, newest last.
+def restart_delay_ns(served_ns: Sequence[int]) -> int:
+    """How long to wait before the next start, given how long the last children served, newest last.
 
-    0 after a stable life or a first early death; then 0.1 s doubling up to 30 s for each further early death in a row.
+    A life counts from readiness, 0 for a child that was never ready: however long a model takes to load, dying of it is
+    an early death. 0 after a stable life or a first early death; then 0.1 s doubling up to 30 s for each further early
+    death in a row.
     """
     early = 0
-    for lifetime_ns in reversed(lifetimes_ns):
-        if lifetime_ns >= STABLE_NS:
+    for life_ns in reversed(served_ns):
+        if life_ns >= STABLE_NS:
             break
         early += 1
     if early <= 1:

@@ -7,7 +7,7 @@ unknown model, model not ready. Runs on the event loop and never waits; nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from server import errors, log
 from server.observe import metrics, statistics
@@ -46,6 +46,8 @@ class Handlers:
         self._snapshot = snapshot
         self._readiness = readiness
         self._retry_after_s = retry_after_s
+        #: What answers gRPC's control calls; set by the process, which has more to tell them.
+        self.grpc: Any = None
         self._answers: dict[str, Callable[[routes.Match, Mapping[str, str]], Response]] = {
             "server_metadata": self._server_metadata,
             "server_live": self._server_live,
@@ -83,6 +85,10 @@ class Handlers:
         elif isinstance(error, errors.MethodNotAllowedError):
             headers = (("Allow", ", ".join(error.allow)),)
         return Response(errors.outcome(error).http_status, v2.error_body(error.text), JSON, headers)
+
+    def refusal(self, code: int, text: str) -> Response:
+        """The answer for the code of an InferError."""
+        return self.error(errors.from_code(code, text))
 
     def _find(self, match: routes.Match) -> ServedModel:
         model = self._catalog.find(match.model, match.version)

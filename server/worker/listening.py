@@ -42,6 +42,7 @@ class Listening:
         self._limit = limit
         self._server: asyncio.Server | None = None
         self._is_closed = False
+        self._last: list[asyncio.Task[object]] = []
 
     async def open(self) -> None:
         """Begins to accept, or goes on after a pause."""
@@ -55,9 +56,16 @@ class Listening:
             self._loop.create_task(self.open())
 
     def close(self) -> None:
-        """Accepts nothing more, for good."""
+        """Accepts what waits in the kernel's queue, which closing would reset, and nothing more for good."""
         self._is_closed = True
         self._pause()
+        while len(self._connections) + len(self._last) < self._limit:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                break
+            connection.setblocking(False)
+            self._last.append(self._loop.create_task(self._loop.connect_accepted_socket(self._factory, connection)))
         self._listener.close()
 
     def _connect(self) -> asyncio.BaseProtocol:

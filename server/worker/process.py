@@ -7,7 +7,7 @@ import functools
 import gc
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import uvloop
@@ -16,13 +16,15 @@ from server import __version__, log
 from server._fast import stats
 from server._fast.frontend import Frontend
 from server._fast.http1_connection import Http1Connection
+from server._fast.http2_connection import Http2Connection
 from server._fast.infer_call import LaneClient
 from server._fast.infer_spec import Spec
 from server._fast.layout import Arena, Control
-from server._fast.slab_ring import Ring
+from server._fast.ring import Ring
 from server.config import ServeConfig
 from server.observe import procfs, snapshot
 from server.protocol.served import LOADING, READY, UNAVAILABLE, ServedModel, ServerInfo, StaticCatalog, TensorInfo
+from server.worker.grpc_handlers import GrpcHandlers
 from server.worker.handlers import Handlers
 from server.worker.listening import RESERVED_COUNT, Listening, connection_limit
 
@@ -31,6 +33,8 @@ _STATES = (LOADING, READY, LOADING, UNAVAILABLE)
 #: Partial requests of all connections of a worker together.
 MAX_HELD_BYTES = 1 << 30
 TICK_S = 1.0
+#: Turns of the loop from the last accept to the close of idle connections: accepted, registered, read, some to spare.
+SETTLE_TURNS = 8
 
 
 class LanePlan(NamedTuple):
@@ -64,8 +68,8 @@ class WorkerPlan(NamedTuple):
     control: Control
     lanes: Sequence[LanePlan]
     refused: Sequence[RefusedModel]
-    http_listener: socket.socket
-    metrics_listener: socket.socket
+    #: By what the port is for: "http", "grpc", "metrics".
+    listeners: Mapping[str, socket.socket]
     bell: int
     supervisor_bell: int
     #: Reads end-of-file when the supervisor has gone.
@@ -98,6 +102,7 @@ class Worker:
         self._plan = plan
         self._loop = loop
         self._listening: list[Listening] = []
+        self._is_stopping = False
         config = plan.config
         self._frontend = Frontend(
             loop,
@@ -125,20 +130,20 @@ class Worker:
         self._handlers = Handlers(
             StaticCatalog(models), ServerInfo(config.server_name, __version__), self.snapshot, self.readiness
         )
+        self._handlers.grpc = GrpcHandlers(self._handlers, self.is_serving)
         self._rings = [Ring(lane.arena) for lane in plan.lanes]
 
     async def start(self) -> None:
         """Begins to accept."""
         frontend, loop, plan = self._frontend, self._loop, self._plan
-        frontend.start(self._handlers, loop.stop)
+        frontend.start(self._handlers, loop.stop, Http2Connection)
         loop.add_reader(plan.bell, self._on_bell)
         loop.add_reader(plan.supervisor_line, self._on_supervisor_gone)
         # Probes and scrapes may have the descriptors that are left when inference connections wait for one.
         limit = connection_limit()
-        for listener, port, port_limit in (
-            (plan.http_listener, "http", limit),
-            (plan.metrics_listener, "metrics", limit + RESERVED_COUNT // 2),
-        ):
+        for name, listener in plan.listeners.items():
+            port = "metrics" if name == "metrics" else "http"
+            port_limit = limit + RESERVED_COUNT // 2 if port == "metrics" else limit
             factory = functools.partial(Http1Connection, frontend, port)
             listening = Listening(loop, listener, factory, frontend.peers, port_limit)
             await listening.open()
@@ -147,26 +152,36 @@ class Worker:
 
     def _on_bell(self) -> None:
         self._frontend.on_bell()
-        if self._frontend.is_stopping:
-            self._stop_accepting()
+        if self._plan.control.stopping and not self._is_stopping:
+            self._stop()
 
     def _tick(self) -> None:
         self._frontend.on_tick()
         for listening in self._listening:
             listening.on_tick()
+        self._handlers.grpc.tick()
         self._loop.call_later(TICK_S, self._tick)
 
-    def _stop_accepting(self) -> None:
+    def _stop(self) -> None:
+        """Takes what has reached this host by now, accepts nothing more, and ends when all of it is answered."""
+        self._is_stopping = True
         for listening in self._listening:
             listening.close()
+        self._settle(SETTLE_TURNS)
+
+    def _settle(self, turns: int) -> None:
+        """Lets the loop read what is readable: a connection only looks idle while its request waits in the kernel."""
+        if turns:
+            self._loop.call_soon(self._settle, turns - 1)
+        else:
+            self._frontend.stop()
 
     def _on_supervisor_gone(self) -> None:
         """Nobody will start another worker or tell this one to stop: finishes what it holds, for a while."""
         self._loop.remove_reader(self._plan.supervisor_line)
         log.error("supervisor_gone", "finishing what is in flight")
         self._plan.control.draining = True
-        self._stop_accepting()
-        self._frontend.stop()
+        self._stop()
         self._loop.call_later(5.0, self._loop.stop)
 
     def readiness(self) -> str:
@@ -180,6 +195,15 @@ class Worker:
         if all(_STATES[state] == UNAVAILABLE for state in states):
             return "no model could be loaded"
         return ""
+
+    def is_serving(self, model: str) -> bool | None:
+        """Whether the server ("") or a model of this name takes work; None for a name that is no model's."""
+        if not model:
+            return not self.readiness()
+        states = [lane.arena.model_state for lane in self._plan.lanes if lane.name == model]
+        if not states:
+            return False if any(refused.name == model for refused in self._plan.refused) else None
+        return not self._plan.control.draining and any(_STATES[state] == READY for state in states)
 
     def snapshot(self) -> snapshot.Snapshot:
         """All counters of all processes, out of shared memory."""

@@ -23,17 +23,22 @@ from tests.support.wire import LIVE, LIVE_BODY, Wire, infer
 pytestmark = pytest.mark.slow
 
 FOR_EVER = 10**12
-#: Rounds of `endless` that take about a tenth of a second on a machine of 2020.
-A_WHILE = 100_000
+#: Elements of a row that takes long to read from JSON.
+BROAD = 4096
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    models = {"echo": identity("FP32", (-1, 2)), "endless": endless(), "picky": fails_on_index(16)}
+    models = {
+        "broad": identity("FP32", (-1, BROAD)),
+        "echo": identity("FP32", (-1, 2)),
+        "endless": endless(),
+        "picky": fails_on_index(16),
+    }
     return write_repository(tmp_path_factory.mktemp("models"), models)
 
 
-EXECUTORS = ("echo", "endless", "picky")  # in the order of their process names
+EXECUTORS = ("broad", "echo", "endless", "picky")  # in the order of their process names
 
 
 @pytest.fixture
@@ -128,8 +133,13 @@ def test_a_drain_loses_nothing(models: Path, tmp_path: Path) -> None:
                 # Until the load balancers have seen it, new requests are welcome.
                 assert server.get("/v2/health/live").status == 200
                 while time.monotonic() - signalled < 0.8:
-                    assert idle.send(LIVE).answer().body == LIVE_BODY
-                    time.sleep(0.05)
+                    with Wire(server.host, server.port) as late:
+                        answer = late.send(LIVE).answer()
+                        assert (answer.body, answer.headers["connection"]) == (LIVE_BODY, "close")
+                        late.end()
+                answer = idle.send(LIVE).answer()
+                assert (answer.body, answer.headers["connection"]) == (LIVE_BODY, "close")
+                idle.end()
                 wait_until(lambda: not _accepts(server), "the port closed", timeout_s=5)
                 assert server.process.poll() is None
             for number, wire in enumerate(clients):
@@ -265,6 +275,18 @@ def test_a_killed_worker_takes_only_its_own_connections(server: Server) -> None:
         wait_until(lambda: metric(server, "headrace_inflight_requests", model="echo") == 0, "nothing in flight")
 
 
+def test_whoever_has_served_is_replaced_at_once_however_often_it_dies(server: Server) -> None:
+    for _ in range(4):
+        for role in ("worker", "executor"):
+            os.kill(victim := server.pids(role)[0], signal.SIGKILL)
+            server.wait_replaced(role, victim, 2 if role == "worker" else len(EXECUTORS))
+        wait_until(lambda: server.get("/v2/models/broad/ready").status == 200, "the model ready again")
+        # The policy calls a second of service stable.
+        time.sleep(1.5)
+    delays = [line.rpartition('"restart_in_ms":')[2] for line in server.log().splitlines() if "_died" in line]
+    assert delays == ["0}"] * 8, server.log()
+
+
 def test_a_worker_that_stands_still_stops_nobody_else(server: Server) -> None:
     with spread(server, 4) as held:
         still, lively = sorted(held)
@@ -290,32 +312,29 @@ def test_a_worker_that_stands_still_stops_nobody_else(server: Server) -> None:
 
 def test_a_worker_stopped_while_it_fills_a_row_stops_nobody_else(server: Server) -> None:
     """Large JSON bodies keep a worker busy filling rows: one of many stops hits it there."""
+    large = infer("broad", "x", "FP32", [4, BROAD], [1.0 / 3] * 4 * BROAD)
+    small = infer("broad", "x", "FP32", [1, BROAD], [0] * BROAD)
+    over = threading.Event()
+
+    def flood(wire: Wire) -> None:
+        while not over.is_set():
+            wire.send(large * 2)
+            for _ in range(2):
+                assert wire.answer().status == 200
+
     with spread(server, 4) as held:
         still, lively = sorted(held)
-    rows = 60
-    large = infer("echo", "x", "FP32", [rows, 2], [1.0 / 3] * (2 * rows))
-        over = threading.Event()
-
-        def flood(wire: Wire) -> None:
-            while not over.is_set():
-                wire.send(large * 8)
-                for _ in range(8):
-                    assert wire.answer().status == 200
-
         floods = [threading.Thread(target=flood, args=(wire,)) for wire in held[still]]
         for thread in floods:
             thread.start()
         try:
-            slowest_s = 0.0
             for _ in range(30):
                 with stopped(still):
-                    started = time.monotonic()
                     for wire in held[lively]:
-                        wire.send(echo(3))
+                        wire.send(small)
                     for wire in held[lively]:
                         wire.socket.settimeout(0.5)
-                        echoed(wire, 3)
-                    slowest_s = max(slowest_s, time.monotonic() - started)
+                        assert wire.answer().status == 200
                 time.sleep(0.02)
         finally:
             over.set()
@@ -416,7 +435,7 @@ def test_a_model_in_a_crash_loop_disturbs_nobody_and_costs_little(server: Server
         fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(") ")[2].split()
         return sum(map(cpu_s, processes)) + (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
-    window_s = 8.0
+    window_s = 4.0
     with watchdog(server, name, lambda pid: True) as killed, Wire(server.host, server.port) as wire:
         wait_until(lambda: len(killed) >= 4, "the loop to turn")
         started, used_s = time.monotonic(), everybody_s()

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server._fast.layout import Arena
-from server._fast.slab_ring import Ring
+from server._fast.ring import Ring
 from server.batching.plan import Plan, RunSlab, Slab, Sleep, WaitUntil, decide
 
 FP32 = (11, 4, [-1, 2])

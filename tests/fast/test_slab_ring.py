@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from server._fast.layout import Arena
-from server._fast.slab_ring import Ring
+from server._fast.ring import Ring
 from tests.reference import slab_ring as model
 
 FP32 = 11

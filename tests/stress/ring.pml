@@ -1,8 +1,11 @@
 /* The slab ring's words under every interleaving: 2 workers, 1 executor, 2 slabs of 2 rows, at most one crash anywhere.
  *
- * Each statement that touches a shared word is one step; compare-and-swap is the only step that reads and writes. Memory is
- * sequentially consistent here, so weaker orders are not covered. Waiting is a blocked guard: a lost row or slab ends in an
- * invalid end state. Generations never wrap. BUG_x takes one rule out; each must be found. */
+ * Each statement that touches a shared word is one step; compare-and-swap is the only step that reads and writes. Memory
+ * is sequentially consistent here, so weaker orders are not covered. Waiting is a blocked guard: a lost row or slab ends in
+ * an invalid end state. Each worker makes one request, a successor one more; worker 0 asks for one row, worker 1 for one or
+ * two. Generations never wrap and are drawn when the slab is opened. VICTIM says who crashes (0, 1, 2 the executor, 7
+ * nobody), before any shared write or in any wait, which is where a death makes a difference, or never. BUG_x takes one rule out; each must be found. Locals are cleared when they are dead, to
+ * keep the states few. */
 #define SLABS 2
 #define ROWS 2
 #define EXECUTOR 2
@@ -24,7 +27,8 @@
 #define R_ABANDONED 7
 #define R_ORPHAN 8
 
-/* slab word: state 4 | owner 3 | rows of the last claim 2 | claimed rows 2 | generation; row word: state 4 | owner 3 | generation */
+/* slab word: state 4 | owner 3 | rows of the last claim 2 | claimed rows 2 | generation
+ * row word: state 4 | owner 3 | generation */
 #define SLAB(st, ow, la, cl, ge) ((st) | ((ow) << 4) | ((la) << 7) | ((cl) << 9) | ((ge) << 11))
 #define ROW(st, ow, ge) ((st) | ((ow) << 4) | ((ge) << 7))
 #define STATE(w) ((w) & 15)
@@ -45,11 +49,20 @@ byte generation;
 /* What the words must imply, kept beside them. */
 byte holder[SLABS * ROWS]; /* worker + 1 that may touch the payload */
 byte output[SLABS * ROWS]; /* generation whose answer lies there */
-bool dead[3], gone[3], ended[3];
+bool struck, gone, ended;  /* ended: the executor saw that nothing is left */
 byte left = 2;
 bool settled; /* the crash happened and was tidied up, or will not happen */
 
-inline cas(word, old, new) { d_step { if :: word == old -> word = new; ok = true :: else -> ok = false fi } }
+#if VICTIM == NOBODY
+#define DIES false
+#else
+#define DIES (me == VICTIM && !struck)
+#endif
+#define MAY_DIE if :: DIES -> struck = true; goto died :: skip fi
+
+inline cas(word, old, new) {
+    atomic { MAY_DIE; if :: word == old -> word = new; ok = true :: else -> ok = false fi }
+}
 
 inline stamp(s, w) {
     sr = CLAIMED(w) - LAST(w);
@@ -66,7 +79,8 @@ inline stamp(s, w) {
         fi;
         sr++
     :: else -> break
-    od
+    od;
+    sr = 0; seen = 0
 }
 
 inline recycle(s) {
@@ -83,7 +97,8 @@ inline recycle(s) {
             break
         od
     :: else
-    fi
+    fi;
+    sr = 0; seen = 0; w = 0
 }
 
 /* Gives one row up in whatever state it is: what cancel and reap do; `waiting` is what a row that has not begun becomes. */
@@ -99,20 +114,20 @@ inline give_up(s, r, who, waiting) {
         fi;
         cas(row[AT(s, r)], seen, MOVED(seen, to));
         if :: ok -> break :: else fi
-    od
+    od;
+    seen = 0; to = 0
 }
 
-inline lay_down(s, r) { d_step { assert(holder[AT(s, r)] == me + 1); holder[AT(s, r)] = 0 } }
+inline lay_down(s, r) { atomic { assert(holder[AT(s, r)] == me + 1); holder[AT(s, r)] = 0 } }
 
 proctype worker(byte me; byte requests) {
     int w, moved, seen;
     byte s, k, first, gen, r, sr, to;
     bool ok;
-    {
     do
     :: requests == 0 -> break
     :: requests > 0 ->
-        if :: k = 1 :: k = 2 fi;
+        if :: k = 1 :: me == 1 -> k = 2 fi;
 claim:
         s = 0;
         do
@@ -136,12 +151,21 @@ claim:
             w = slab[s];
             if
             :: STATE(w) == S_FREE ->
-                d_step { generation++; gen = generation };
-                cas(slab[s], w, SLAB(S_OPENING, me, 0, 0, gen));
+                atomic {
+                    MAY_DIE;
+                    if
+                    :: slab[s] == w ->
+                        generation++;
+                        gen = generation;
+                        slab[s] = SLAB(S_OPENING, me, 0, 0, gen);
+                        ok = true
+                    :: else -> ok = false
+                    fi
+                };
                 if
                 :: ok ->
                     moved = SLAB(S_OPEN, me, k, k, gen);
-                    slab[s] = moved;
+                    atomic { MAY_DIE; slab[s] = moved };
                     first = 0;
                     goto claimed
                 :: else -> s++
@@ -150,14 +174,17 @@ claim:
             fi
         :: else -> break
         od;
-        (ROOM(slab[0]) || ROOM(slab[1]));
+        w = 0; s = 0; moved = 0;
+        if :: ROOM(slab[0]) || ROOM(slab[1]) :: DIES -> struck = true; goto died fi;
         goto claim;
 claimed:
+        w = 0;
         stamp(s, moved);
+        moved = 0;
         r = first;
         do
         :: r < first + k ->
-            d_step {
+            atomic {
                 assert(row[AT(s, r)] == ROW(R_FILLING, me, gen));
                 assert(holder[AT(s, r)] == 0);
                 holder[AT(s, r)] = me + 1
@@ -180,6 +207,7 @@ claimed:
             if
             :: STATE(row[AT(s, r)]) == R_DONE -> assert(output[AT(s, r)] == gen); r++
             :: goto cancel
+            :: DIES -> struck = true; goto died
             fi
         :: else -> break
         od;
@@ -200,18 +228,27 @@ cancel:
         od;
 released:
         recycle(s);
-        requests--
+        requests--;
+        s = 0; k = 0; first = 0; gen = 0; r = 0; ok = false
     od;
-    atomic { !dead[me] -> ended[me] = true; left-- }
-    } unless { atomic { dead[me] -> gone[me] = true } }
+    left--;
+    goto over;
+died:
+    atomic {
+        w = 0; moved = 0; seen = 0; s = 0; k = 0; first = 0; gen = 0; r = 0; sr = 0; to = 0; requests = 0; ok = false;
+        gone = true
+    };
+over:
+    skip
 }
 
 proctype executor() {
     int w, w1, seen;
     byte s, n, gen, r, sr, to;
     bool ok;
-    {
+    byte me = EXECUTOR;
     do
+    :: DIES -> struck = true; goto died
     :: left == 0 && settled && !DUE(slab[0]) && !DUE(slab[1]) -> break
     :: DUE(slab[0]) || DUE(slab[1]) ->
         w = slab[0];
@@ -230,24 +267,31 @@ proctype executor() {
             n = CLAIMED(w);
             gen = SLAB_GEN(w);
             cas(slab[s], w, SLAB(S_SEALED, EXECUTOR, 0, n, gen));
+            w = 0; w1 = 0;
             if
             :: !ok
             :: else ->
                 r = 0;
-                do :: r < n -> STATE(row[AT(s, r)]) != R_FILLING; r++ :: else -> break od;
+                do
+                :: r < n -> if :: STATE(row[AT(s, r)]) != R_FILLING -> r++ :: DIES -> struck = true; goto died fi
+                :: else -> break
+                od;
                 cas(slab[s], SLAB(S_SEALED, EXECUTOR, 0, n, gen), SLAB(S_RUNNING, EXECUTOR, 0, n, gen));
                 assert(ok);
                 r = 0;
                 do
                 :: r < n ->
                     seen = row[AT(s, r)];
-                    if :: STATE(seen) == R_READY -> cas(row[AT(s, r)], seen, MOVED(seen, R_RUNNING)) :: else -> ok = true fi;
+                    ok = true;
+                    if :: STATE(seen) == R_READY -> cas(row[AT(s, r)], seen, MOVED(seen, R_RUNNING)) :: else fi;
                     if :: ok -> r++ :: else fi
                 :: else -> break
                 od;
                 r = 0;
                 do
-                :: r < n -> if :: STATE(row[AT(s, r)]) == R_RUNNING -> output[AT(s, r)] = gen :: else fi; r++
+                :: r < n ->
+                    atomic { if :: STATE(row[AT(s, r)]) == R_RUNNING -> output[AT(s, r)] = gen :: else fi };
+                    r++
                 :: else -> break
                 od;
                 r = 0;
@@ -267,10 +311,18 @@ proctype executor() {
                 assert(ok);
                 recycle(s)
             fi
-        fi
+        fi;
+        w = 0; w1 = 0; s = 0; n = 0; gen = 0; r = 0; seen = 0; ok = false
     od;
-    atomic { !dead[EXECUTOR] -> ended[EXECUTOR] = true }
-    } unless { atomic { dead[EXECUTOR] -> gone[EXECUTOR] = true } }
+    ended = true;
+    goto over;
+died:
+    atomic {
+        w = 0; w1 = 0; seen = 0; s = 0; n = 0; gen = 0; r = 0; sr = 0; to = 0; ok = false;
+        gone = true
+    };
+over:
+    skip
 }
 
 inline reap(who) {
@@ -283,14 +335,16 @@ inline reap(who) {
         :: else ->
 #ifndef BUG_REAP_WITHOUT_STAMP
             do
-            :: STATE(w) == S_OPEN -> stamp(s, w); if :: slab[s] == w -> break :: else -> w = slab[s] fi
+            :: STATE(w) == S_OPEN ->
+                stamp(s, w);
+                if :: slab[s] == w -> break :: else -> w = slab[s] fi
             :: else -> break
             od;
 #endif
             r = 0;
             do
             :: r < ROWS ->
-                d_step { if :: holder[AT(s, r)] == who + 1 -> holder[AT(s, r)] = 0 :: else fi };
+                atomic { if :: holder[AT(s, r)] == who + 1 -> holder[AT(s, r)] = 0 :: else fi };
                 give_up(s, r, who, R_ABANDONED);
                 r++
             :: else -> break
@@ -336,32 +390,32 @@ inline recover() {
     od
 }
 
-/* The supervisor, and the hand that strikes. */
+/* The supervisor. An executor that was not struck while workers were about is not struck any more. */
 init {
     int w, seen;
-    byte s, r, sr, to, who;
+    byte s, r, sr, to, who = VICTIM, me = NOBODY;
     bool ok;
-    atomic { run worker(0, REQUESTS); run worker(1, REQUESTS); run executor() };
+    atomic { run worker(0, 1); run worker(1, 1); run executor() };
+#if VICTIM != NOBODY
     if
-    :: who = 0
-    :: who = 1
-    :: who = EXECUTOR
-    :: who = NOBODY
+    :: gone ->
+        if :: who == EXECUTOR -> recover() :: else -> reap(who) fi;
+        if :: who == EXECUTOR -> run executor() :: else -> run worker(who, 1) fi
+    :: atomic { left == 0 && !struck -> struck = true }
     fi;
-    if
-    :: who == NOBODY
-    :: else ->
-        if
-        :: atomic { !ended[who] -> dead[who] = true };
-            gone[who];
-            if :: who == EXECUTOR -> recover() :: else -> reap(who) fi;
-            atomic { dead[who] = false; gone[who] = false };
-            if :: who == EXECUTOR -> run executor() :: else -> run worker(who, 1) fi
-        :: ended[who]
-        fi
-    fi;
-    settled = true;
-    (left == 0 && ended[EXECUTOR]);
+#endif
+    atomic { w = 0; seen = 0; s = 0; r = 0; sr = 0; to = 0; ok = false; settled = true };
+    (left == 0 && ended);
     assert(STATE(slab[0]) == S_FREE && STATE(slab[1]) == S_FREE);
-    assert(holder[0] + holder[1] + holder[2] + holder[3] == 0)
+    assert(holder[0] + holder[1] + holder[2] + holder[3] == 0);
+#if VICTIM != NOBODY
+    goto over;
+died:
+    assert(false);
+over:
+    skip
+#else
+died:
+    skip
+#endif
 }

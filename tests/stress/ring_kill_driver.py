@@ -1,12 +1,12 @@
 """Plays the supervisor of a ring whose workers and executors die by SIGKILL at failpoints.
 
 Started by test_ring_kills.py as a process of its own, small enough to fork by the thousand; needs a build with
-failpoints. Arguments: rounds per case, seed. Prints one JSON object: how often each (role, failpoint) struck, and totals.
-Any broken invariant ends it with a traceback and exit status 1.
+failpoints. Arguments: rounds per case, seed. Prints one JSON object: how often each (role, failpoint) struck, and
+totals. Any broken invariant ends it with a traceback and exit status 1.
 
 A round: the driver is the supervisor and worker 1 at once, so what worker 1 published can be followed without asking
-anyone. Around it live worker 0 and the executor, in processes of their own; one of them is armed. Wrong answers, lost rows
-and slabs that never come back are all looked for in the drain at the end.
+anyone. Around it live worker 0 and the executor, in processes of their own; one of them is armed. Wrong answers, lost
+rows and slabs that never come back are all looked for in the drain at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from server._fast import slab_ring
 from server._fast.layout import Arena
-from server._fast.slab_ring import Ring
+from server._fast.ring import Ring
 
 UINT64 = 5
 WORDS = 4
@@ -40,8 +40,8 @@ PATIENCE_S = 20.0
 #: count, so that halves with each try.
 TRIES = 40
 
-#: Where each role can die. STAMPING: whoever moves a slab word completes the last claim; RECYCLED: whoever frees the last
-#: row.
+#: Where each role can die. STAMPING: whoever moves a slab word completes the last claim; RECYCLED: whoever frees the
+#: last row.
 WORKER_POINTS = {1, 2, 3, 4, 5, 6, 13, 14, 15, 16}
 EXECUTOR_POINTS = {4, 7, 8, 9, 10, 11, 12, 15}
 

@@ -1,9 +1,9 @@
 """Thread bodies that drive the ring's C functions without the GIL, for ThreadSanitizer and for counting.
 
-A worker claims, fills row payloads, publishes, cancels at random, waits, compares each answer with its input and releases. An
-executor instance seals, takes, computes every output of the batch and completes, as the real one does over a slab. All payload
-accesses are plain: only the words order them. Built outside release builds only. The arena owns the memory; one
-WorkerBody or InstanceBody per thread; Crowd is shared by all of them and outlives them.
+A worker claims, fills row payloads, publishes, cancels at random, waits, compares each answer with its input and
+releases. An executor instance seals, takes, computes every output of the batch and completes, as the real one does over
+a slab. All payload accesses are plain: only the words order them. Built outside release builds only. The arena owns the
+memory; one WorkerBody or InstanceBody per thread; Crowd is shared by all of them and outlives them.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -18,7 +18,6 @@ from server._fast.slab_ring cimport (
     FAILURE_POISON,
     RING_UNPUBLISHED,
     ROW_DONE,
-    ROW_FAILED,
     ROW_RUNNING,
     Batch,
     Claim,
@@ -88,7 +87,8 @@ def answer(uint64_t value):
 
 
 cdef inline uint64_t* payload(ArenaView* v, uint32_t slab, uint32_t row, uint32_t tensor) noexcept nogil:
-    return <uint64_t*>(v.data + slab * v.data_stride + v.tensors[tensor].slab_offset + row * v.tensors[tensor].row_bytes)
+    cdef uint64_t offset = v.tensors[tensor].slab_offset + row * v.tensors[tensor].row_bytes
+    return <uint64_t*>(v.data + slab * v.data_stride + offset)
 
 
 cdef inline uint32_t words_of(ArenaView* v, uint32_t tensor) noexcept nogil:
@@ -145,8 +145,8 @@ cdef class Crowd:
 cdef class WorkerBody:
     """Worker `owner`: run() until it has done `operations`, or until it dies.
 
-    one_in_cancel, one_in_expire: how often a claim is given up, or published with a deadline that is over. early: publishes before
-    it fills, a bug on purpose.
+    one_in_cancel, one_in_expire: how often a claim is given up, or published with a deadline that is over. early:
+    publishes before it fills, a bug on purpose.
     """
 
     cdef Crowd crowd
@@ -170,7 +170,7 @@ cdef class WorkerBody:
         memset(&self.tally, 0, sizeof(self.tally))
 
     def run(self, uint64_t operations, uint64_t dies_after=0):
-        """True when done with nothing in flight; False when it died at `dies_after` operations, with claims in flight."""
+        """True when done with nothing in flight; False when it died at `dies_after` operations, claims in flight."""
         cdef bint done
         with nogil:
             done = self.work(operations, dies_after)
@@ -302,8 +302,9 @@ cdef class InstanceBody:
         memset(&self.tally, 0, sizeof(self.tally))
 
     def run(self, uint64_t dies_after=0):
-        """True when nothing is left to do; False when the executor died: at the `dies_after`-th step of a batch here, or in another
-        instance."""
+        """True when nothing is left to do; False when the executor died: at the `dies_after`-th step of a batch here,
+        or in another instance.
+        """
         cdef bint done
         with nogil:
             done = self.work(dies_after)
@@ -351,8 +352,9 @@ cdef class InstanceBody:
             self.tally.rows += batch.live_count
 
     cdef bint compute(self, const Batch* batch, uint64_t* steps) noexcept nogil:
-        """A slab that runs for the first time is computed whole; of a recovered one only the running rows, since the outputs of
-        its other rows may be being read."""
+        """A slab that runs for the first time is computed whole; of a recovered one only the running rows, since the
+        outputs of its other rows may be being read.
+        """
         cdef ArenaView* v = self.crowd.v
         cdef uint32_t row
         for row in range(batch.row_count):

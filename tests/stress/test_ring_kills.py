@@ -1,4 +1,6 @@
-"""Workers and executors die by SIGKILL at every failpoint of the ring: no row is lost, none is answered twice or wrong."""
+"""Workers and executors die by SIGKILL at every failpoint of the ring: no row is lost, none is answered twice or
+wrong.
+"""
 
 from __future__ import annotations
 

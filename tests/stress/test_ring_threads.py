@@ -16,7 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from server._fast.layout import Arena
-from server._fast.slab_ring import Ring
+from server._fast.ring import Ring
 
 ring_threads = pytest.importorskip(
     "ring_threads", reason="thread bodies are not part of a release build: make test-tsan, or make debug"

@@ -38,7 +38,11 @@ OUTSIDE: dict[str, frozenset[str]] = {
     "cli": frozenset({"numpy"}),
 }
 #: module -> packages that it alone may import.
-ONLY_HERE = {"server.executor.onnx_backend": frozenset({"onnxruntime"})}
+ONLY_HERE = {
+    "server.executor.onnx_backend": frozenset({"onnxruntime"}),
+    # on the first control call of gRPC, never for an inference
+    "server.protocol.messages": frozenset({"google"}),
+}
 
 _CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+c?import\s+(.+)|c?import\s+([\w., ]+))", re.MULTILINE)
 

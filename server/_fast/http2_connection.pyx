@@ -1,0 +1,513 @@
+"""What HTTP/2 streams ask for: gRPC inference on the fast path, other gRPC methods and REST through the handlers.
+
+It knows gRPC's message framing, statuses and paths; frames are below (h2_session), messages beside (infer_wire), models
+behind LaneClient. One connection, one event loop thread. O(bytes); an inference allocates its stream and its call.
+"""
+
+import json
+import zlib
+
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memmove
+
+from server._fast.grpc_text cimport grpc_status_of, percent_encode, put_prefix, read_prefix, set_prefix
+from server._fast.h2_session cimport H2Session
+from server._fast.h2_stream cimport (
+    CODING_GZIP,
+    CODING_IDENTITY,
+    CODING_UNKNOWN,
+    ROUTE_GRPC,
+    ROUTE_MODEL_INFER,
+    ROUTE_MODEL_STREAM_INFER,
+    ROUTE_REST,
+    TIMEOUT_INVALID,
+    H2Stream,
+    nv,
+)
+from server._fast.http1_error cimport HTTP_ERR_INFERENCE_HEADER_LENGTH, http1_error_text
+from server._fast.infer_call cimport InferCall, LaneClient
+from server._fast.infer_json_index cimport infer_json_index, infer_raw_index
+from server._fast.infer_json_reply cimport infer_json_reply
+from server._fast.infer_spec cimport (
+    INFER_INTERNAL,
+    INFER_INVALID_ARGUMENT,
+    InferError,
+    Span,
+    infer_fail,
+)
+from server._fast.infer_wire cimport infer_wire_index, infer_wire_model
+from server._fast.infer_wire_reply cimport infer_wire_reply, infer_wire_stream_error
+from server._fast.nghttp2 cimport nghttp2_nv
+from server._fast.outbuf cimport OutBuf, outbuf_write
+from server._fast.stats cimport REASON_INVALID
+
+cdef enum:
+    PREFIX_BYTES = 5
+
+#: gRPC statuses.
+cdef int GRPC_OK = 0
+cdef int GRPC_INVALID_ARGUMENT = 3
+cdef int GRPC_DEADLINE_EXCEEDED = 4
+cdef int GRPC_RESOURCE_EXHAUSTED = 8
+cdef int GRPC_UNIMPLEMENTED = 12
+cdef int GRPC_INTERNAL = 13
+
+cdef bytes STREAM_INFER_PATH = b"/inference.GRPCInferenceService/ModelStreamInfer"
+cdef bytes GRPC_CONTENT = b"application/grpc"
+cdef bytes JSON_CONTENT = b"application/json"
+cdef bytes OCTET_CONTENT = b"application/octet-stream"
+cdef bytes TOO_LARGE_BODY = b'{"error":"request body is larger than the limit of this server"}'
+cdef bytes BAD_CODING_BODY = b'{"error":"the content coding is unknown, or the body cannot be decoded"}'
+#: gRPC status for an HTTP status of the handlers' refusals.
+cdef dict GRPC_OF_HTTP = {400: 3, 404: 5, 413: 8, 429: 8, 501: 12, 503: 14, 504: 4}
+
+
+cdef class Http2Connection(H2Session):
+    """gRPC and REST; both on any port."""
+
+    # -- requests
+
+    cdef int on_request(self, H2Stream stream) except -1:
+        content_type = stream.content_type
+        if content_type is not None and content_type.startswith(GRPC_CONTENT):
+            if stream.route != ROUTE_MODEL_INFER:
+                stream.route = ROUTE_MODEL_STREAM_INFER if stream.path == STREAM_INFER_PATH else ROUTE_GRPC
+            if stream.method is not None:
+                return self.fail(stream, GRPC_INTERNAL, b"gRPC calls use the method POST")
+            if stream.timeout_ns == TIMEOUT_INVALID:
+                return self.fail(
+                    stream, GRPC_INVALID_ARGUMENT, b"malformed grpc-timeout: expected 1 to 8 digits and a unit")
+            if stream.timeout_ns == 0:
+                return self.fail(stream, GRPC_DEADLINE_EXCEEDED, b"the deadline had passed when the call arrived")
+            if stream.coding == CODING_UNKNOWN:
+                return self.fail(
+                    stream, GRPC_UNIMPLEMENTED, b"grpc-encoding is not supported: expected identity, gzip or deflate")
+            if stream.route == ROUTE_GRPC and self.frontend.handlers.grpc.is_streaming(stream.path.decode("latin-1")):
+                stream.task = self.frontend.handlers.grpc.open(
+                    stream.path.decode("latin-1"), stream.headers or [], StreamReplies(self, stream.id))
+            return 0
+        if stream.route == ROUTE_MODEL_INFER:
+            stream.path = b"/inference.GRPCInferenceService/ModelInfer"
+        stream.route = ROUTE_REST
+        if stream.path is None:
+            stream.path = b"/"
+        return 0
+
+    cdef int on_data(self, H2Stream stream) except -1:
+        """Limits are checked as soon as five bytes say how long the message is."""
+        cdef uint64_t length
+        cdef bint is_compressed
+        if stream.route == ROUTE_REST:
+            if stream.body.len > self.frontend.max_body_bytes:
+                return self.write_rest(
+                    stream, 413, JSON_CONTENT, TOO_LARGE_BODY, len(TOO_LARGE_BODY), -1, ())
+            return 0
+        if stream.body.len >= PREFIX_BYTES:
+            read_prefix(stream.body.data, &is_compressed, &length)
+            if length > self.frontend.max_body_bytes:
+                text = f"message of {length} bytes: the limit is {self.frontend.max_body_bytes}, see --max-body-bytes"
+                return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, text.encode())
+            self.widen(stream, length)
+        if self.frontend.held_bytes > self.frontend.max_held_bytes:
+            return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, b"too many unfinished requests, try again later")
+        if stream.route == ROUTE_MODEL_STREAM_INFER:
+            return self.next_in_stream(stream)
+        if stream.task is not None:
+            return self.answer_grpc(stream)
+        return 0
+
+    cdef int on_end(self, H2Stream stream) except -1:
+        cdef const char* message = NULL
+        cdef size_t n = 0
+        cdef int code
+        if stream.route == ROUTE_REST:
+            return self.answer_rest(stream)
+        if stream.route == ROUTE_MODEL_STREAM_INFER:
+            return self.next_in_stream(stream)
+        if stream.task is not None:
+            self.answer_grpc(stream)
+            if stream.task is not None:
+                stream.task.half_closed()
+            return 0
+        code = self.take_message(stream, &message, &n)
+        if code < 0:
+            return 0
+        if code == 0 or n + PREFIX_BYTES != stream.body.len and stream.plain is None:
+            return self.fail(
+                stream, GRPC_INTERNAL,
+                b"expected exactly one message in a unary call, got " + (b"none" if code == 0 else b"more"))
+        if stream.route == ROUTE_MODEL_INFER:
+            return self.infer(stream, message, n)
+        return self.answer_grpc(stream)
+
+    cdef int on_abort(self, H2Stream stream) except -1:
+        task, stream.task = stream.task, None
+        if task is not None:
+            task.closed()
+        return 0
+
+    cdef int take_message(self, H2Stream stream, const char** message, size_t* n) except -2:
+        """The first message of the body: 1 and where it lies (decompressed in stream.plain), 0 it is not complete,
+        -1 the stream failed."""
+        cdef bint is_compressed
+        cdef uint64_t length
+        stream.plain = None
+        if stream.body.len < PREFIX_BYTES:
+            return 0
+        read_prefix(stream.body.data, &is_compressed, &length)
+        if stream.body.len < PREFIX_BYTES + length:
+            return 0
+        message[0] = stream.body.data + PREFIX_BYTES
+        n[0] = length
+        if not is_compressed:
+            return 1
+        if stream.coding == CODING_IDENTITY:
+            self.fail(stream, GRPC_INTERNAL, b"the message is marked as compressed, but grpc-encoding is identity")
+            return -1
+        stream.plain = inflate(message[0][:length], stream.coding, self.frontend.max_body_bytes)
+        if stream.plain is None:
+            self.fail(stream, GRPC_INTERNAL, b"the compressed message cannot be read, or is larger than the limit")
+            return -1
+        message[0] = <const char*>stream.plain
+        n[0] = len(stream.plain)
+        return 1
+
+    cdef int drop_body(self, H2Stream stream, size_t n) except -1:
+        """The first n bytes of the body are used up."""
+        self.frontend.held_bytes -= n
+        stream.body.len -= n
+        if stream.body.len:
+            memmove(stream.body.data, stream.body.data + n, stream.body.len)
+        return 0
+
+    # -- inference
+
+    cdef int infer(self, H2Stream stream, const char* message, size_t n) except -1:
+        """Reads a ModelInferRequest and sets it in flight, or refuses it."""
+        cdef InferError* error = &self.frontend.error
+        cdef LaneClient lane
+        cdef Span name, version
+        if infer_wire_model(message, n, &name, &version, error) < 0:
+            return self.refuse_infer(stream, error)
+        lane = self.frontend.find_lane(name.p, name.n, version.p, version.n)
+        if lane is None or not lane.is_accepting():
+            path = f"/v2/models/{name.p[:name.n].decode('utf-8', 'replace')}"
+            if version.n:
+                path += f"/versions/{version.p[:version.n].decode('utf-8', 'replace')}"
+            answer = self.frontend.handlers.handle("POST", path + "/infer", "", {}, b"", "http")
+            text = json.loads(answer[1])["error"].encode()
+            infer_fail(error, 0, "%.*s", <int>len(text), <const char*>text)
+            error.code = -GRPC_OF_HTTP.get(answer[0], GRPC_INTERNAL)
+            return self.refuse_infer(stream, error)
+        if infer_wire_index(message, n, lane.model, &lane.request, error) < 0:
+            lane.refused(REASON_INVALID)
+            return self.refuse_infer(stream, error)
+        return self.submit(stream, lane)
+
+    cdef int submit(self, H2Stream stream, LaneClient lane) except -1:
+        cdef InferError* error = &self.frontend.error
+        cdef InferCall call = InferCall.__new__(InferCall)
+        call.responder = self
+        call.tag = stream.id
+        call.received_ns = stream.received_ns
+        if stream.timeout_ns > 0:
+            lane.request.timeout_us = max(<int64_t>1, stream.timeout_ns // 1000)
+        if lane.submit(call, self.active_ns, error) < 0:
+            call.responder = None
+            return self.refuse_infer(stream, error)
+        stream.call = call
+        return 0
+
+    cdef int refuse_infer(self, H2Stream stream, const InferError* error) except -1:
+        cdef int status = -error.code if error.code <= 0 else grpc_status_of(error.code)
+        cdef Span said, nobody
+        cdef size_t at
+        text = (<const char*>error.text)[:error.n]
+        if stream.route == ROUTE_REST:
+            answer = self.frontend.handlers.refusal(error.code, text.decode("utf-8", "replace"))
+            return self.write_rest(stream, answer[0], JSON_CONTENT, answer[1], len(answer[1]), -1, answer[3])
+        if stream.route == ROUTE_MODEL_INFER or (b"triton_grpc_error", b"true") in (stream.headers or ()):
+            return self.fail(stream, status, text)
+        # ModelStreamInferResponse.error_message: the stream goes on
+        at = stream.reply.len
+        said.p = <const char*>error.text
+        said.n = error.n
+        nobody.p = NULL
+        nobody.n = 0
+        if put_prefix(&stream.reply) < 0 or infer_wire_stream_error(&stream.reply, said, nobody) < 0:
+            raise MemoryError()
+        set_prefix(&stream.reply, at, 0)
+        return self.start_grpc(stream)
+
+    cdef int next_in_stream(self, H2Stream stream) except -1:
+        """ModelStreamInfer: one call after the other, replies in order, to the end of the client's messages."""
+        cdef const char* message = NULL
+        cdef size_t n = 0, used
+        cdef int code
+        while stream.call is None and not stream.is_reply_complete:
+            code = self.take_message(stream, &message, &n)
+            if code < 0:
+                return 0
+            if code == 0:
+                if stream.got_end:
+                    if stream.body.len:
+                        return self.fail(stream, GRPC_INTERNAL, b"the stream ended inside a message")
+                    stream.is_reply_complete = True
+                    stream.grpc_status = GRPC_OK
+                    return self.start_grpc(stream)
+                return 0
+            used = PREFIX_BYTES + length_on_wire(stream)
+            stream.received_ns = self.active_ns
+            self.infer(stream, message, n)
+            self.drop_body(stream, used)
+        return 0
+
+    cdef int deliver(self, InferCall call) except -1:
+        """A call is finished: its reply goes into its stream, while its rows can still be read."""
+        cdef H2Stream stream = self.streams.get(call.tag)
+        if stream is None:
+            return 0
+        stream.call = None
+        if call.error != NULL:
+            self.refuse_infer(stream, call.error)
+        elif stream.route == ROUTE_REST:
+            return self.reply_rest(stream, call)
+        else:
+            self.reply_message(stream, stream.route == ROUTE_MODEL_STREAM_INFER, call)
+        if stream.route == ROUTE_MODEL_STREAM_INFER:
+            return self.next_in_stream(stream)
+        return 0
+
+    cdef void broken(self) noexcept:
+        try:
+            self.drop()
+        except Exception:
+            self.transport = None
+
+    cdef int reply_message(self, H2Stream stream, bint is_streamed, InferCall call) except -1:
+        """Appends a ModelInferResponse, or a ModelStreamInferResponse around it, and starts or goes on sending."""
+        cdef LaneClient lane = call.lane
+        cdef OutBuf* b = &stream.reply
+        cdef size_t at = b.len
+        if put_prefix(b) < 0 or lane.reply_tensors(call) < 0 or infer_wire_reply(
+            b, lane.model, &call.request, lane.replies, call.request.n_outputs, is_streamed
+        ) < 0:
+            return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, b"out of memory for the reply")
+        if stream.plain is not None:
+            # The client compresses: so does the server, in the coding that both know.
+            packed = deflate(b.data[at + PREFIX_BYTES:b.len], stream.coding)
+            b.len = at + PREFIX_BYTES
+            if outbuf_write(b, <const char*>packed, len(packed)) < 0:
+                raise MemoryError()
+            stream.is_reply_packed = True
+        set_prefix(b, at, stream.plain is not None)
+        if not is_streamed:
+            stream.is_reply_complete = True
+            stream.grpc_status = GRPC_OK
+        return self.start_grpc(stream)
+
+    cdef int start_grpc(self, H2Stream stream) except -1:
+        """Sends the response's headers if they are not sent, and what stream.reply holds."""
+        cdef nghttp2_nv headers[3]
+        cdef size_t count = 2
+        if stream.has_response:
+            return self.more(stream)
+        headers[0] = nv(b":status", 7, b"200", 3)
+        headers[1] = nv(b"content-type", 12, b"application/grpc", 16)
+        if stream.is_reply_packed:
+            headers[2] = nv(b"grpc-encoding", 13, b"gzip" if stream.coding == CODING_GZIP else b"deflate",
+                            4 if stream.coding == CODING_GZIP else 7)
+            count = 3
+        return self.respond(stream, headers, count)
+
+    cdef int fail(self, H2Stream stream, int status, bytes text) except -1:
+        """Ends a gRPC call with a status: in the headers if nothing was sent, else in the trailers."""
+        cdef nghttp2_nv headers[5]
+        cdef size_t count = 4
+        if stream.is_reply_complete:
+            return 0
+        message = percent_encode(text)
+        stream.is_reply_complete = True
+        if stream.has_response:
+            stream.grpc_status = status
+            stream.grpc_message = message
+            return self.more(stream)
+        digits = str(status).encode()
+        headers[0] = nv(b":status", 7, b"200", 3)
+        headers[1] = nv(b"content-type", 12, b"application/grpc", 16)
+        headers[2] = nv(b"grpc-status", 11, <const char*>digits, len(digits))
+        headers[3] = nv(b"grpc-message", 12, <const char*>message, len(message))
+        if stream.coding == CODING_UNKNOWN:
+            headers[4] = nv(b"grpc-accept-encoding", 20, b"identity,gzip,deflate", 21)
+            count = 5
+        stream.reply.len = 0
+        return self.respond(stream, headers, count)
+
+    # -- everything else
+
+    cdef int answer_grpc(self, H2Stream stream) except -1:
+        """Methods that Python answers: one message, or as many as a stream brings."""
+        cdef const char* message = NULL
+        cdef size_t n = 0
+        cdef int code
+        while not stream.is_reply_complete:
+            code = self.take_message(stream, &message, &n)
+            if code <= 0:
+                return 0
+            if stream.task is not None:
+                payload = message[:n]
+                self.drop_body(stream, PREFIX_BYTES + length_on_wire(stream))
+                stream.task.message(payload)
+                continue
+            status, text, reply = self.frontend.handlers.grpc.unary(
+                stream.path.decode("latin-1"), stream.headers or [], message[:n])
+            if status:
+                return self.fail(stream, status, text.encode())
+            self.send_message(stream.id, reply, GRPC_OK)
+        return 0
+
+    def send_message(self, int stream_id, bytes message, int status):
+        """Appends a message to a gRPC reply; status >= 0 also ends it. Nothing happens if the stream has gone."""
+        cdef H2Stream stream = self.streams.get(stream_id)
+        cdef size_t at
+        if stream is None or stream.is_reply_complete:
+            return
+        if message is not None:
+            at = stream.reply.len
+            if put_prefix(&stream.reply) < 0 or outbuf_write(&stream.reply, <const char*>message, len(message)) < 0:
+                raise MemoryError()
+            set_prefix(&stream.reply, at, 0)
+        if status >= 0:
+            stream.is_reply_complete = True
+            stream.grpc_status = status
+        self.start_grpc(stream)
+
+    def fail_stream(self, int stream_id, int status, str text):
+        """Ends a gRPC call with a status other than OK."""
+        cdef H2Stream stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.fail(stream, status, text.encode())
+
+    cdef int answer_rest(self, H2Stream stream) except -1:
+        """REST over HTTP/2: the same routes, handlers and inference as over HTTP/1.1."""
+        cdef LaneClient lane = None
+        cdef InferError* error = &self.frontend.error
+        cdef const char* body = stream.body.data
+        cdef size_t n = stream.body.len
+        cdef int code
+        path, _, query = stream.path.partition(b"?")
+        method = "POST" if stream.method is None else stream.method.decode("latin-1")
+        if method == "POST" and self.port == "http":
+            lane = self.frontend.find_infer_lane(<const char*>path, len(path))
+        if stream.coding != CODING_IDENTITY:
+            if stream.coding != CODING_UNKNOWN:
+                stream.plain = inflate(body[:n], stream.coding, self.frontend.max_body_bytes)
+            if stream.plain is None:
+                return self.write_rest(stream, 415, JSON_CONTENT, BAD_CODING_BODY, len(BAD_CODING_BODY), -1, ())
+            body = <const char*>stream.plain
+            n = len(stream.plain)
+        if lane is None or not lane.is_accepting():
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in stream.headers or ()}
+            answer = self.frontend.handlers.handle(
+                method, path.decode("latin-1"), query.decode("latin-1"), headers, body[:n] if n else b"", self.port)
+            shown = 0 if method == "HEAD" else len(answer[1])
+            return self.write_rest(stream, answer[0], answer[2].encode("latin-1"), answer[1], shown, -1, answer[3])
+        if stream.json_bytes == -2 or stream.json_bytes > <int64_t>n:
+            lane.refused(REASON_INVALID)
+            infer_fail(error, INFER_INVALID_ARGUMENT, "%s", http1_error_text(HTTP_ERR_INFERENCE_HEADER_LENGTH))
+            return self.refuse_infer(stream, error)
+        if stream.json_bytes == 0:
+            code = infer_raw_index(body, n, lane.model, &lane.request, error)
+        else:
+            code = infer_json_index(
+                body, n if stream.json_bytes < 0 else stream.json_bytes, n, lane.model, &lane.request, error)
+        if code < 0:
+            lane.refused(REASON_INVALID)
+            return self.refuse_infer(stream, error)
+        return self.submit(stream, lane)
+
+    cdef int reply_rest(self, H2Stream stream, InferCall call) except -1:
+        cdef LaneClient lane = call.lane
+        cdef OutBuf* body = &self.frontend.body
+        cdef size_t json_bytes = 0
+        body.len = 0
+        if lane.reply_tensors(call) < 0 or infer_json_reply(
+            body, lane.model, &call.request, lane.replies, call.request.n_outputs, &json_bytes
+        ) < 0:
+            infer_fail(&self.frontend.error, INFER_INTERNAL, "out of memory for the reply")
+            return self.refuse_infer(stream, &self.frontend.error)
+        if json_bytes == body.len:
+            return self.write_rest(stream, 200, JSON_CONTENT, body.data, body.len, -1, ())
+        return self.write_rest(stream, 200, OCTET_CONTENT, body.data, body.len, json_bytes, ())
+
+    cdef int write_rest(self, H2Stream stream, int status, bytes content_type, const char* body, size_t n,
+                        int64_t json_bytes, object extra) except -1:
+        cdef nghttp2_nv headers[12]
+        cdef size_t count = 3
+        if stream.is_reply_complete:
+            return 0
+        code = str(status).encode()
+        length = str(n).encode()
+        json_length = str(json_bytes).encode()
+        kept = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in extra[:8]]
+        headers[0] = nv(b":status", 7, <const char*>code, len(code))
+        headers[1] = nv(b"content-type", 12, <const char*>content_type, len(content_type))
+        headers[2] = nv(b"content-length", 14, <const char*>length, len(length))
+        if json_bytes >= 0:
+            headers[3] = nv(b"inference-header-content-length", 31, <const char*>json_length, len(json_length))
+            count = 4
+        for name, value in kept:
+            headers[count] = nv(<const char*>name, len(name), <const char*>value, len(value))
+            count += 1
+        if outbuf_write(&stream.reply, body, n) < 0:
+            raise MemoryError()
+        stream.is_reply_complete = True
+        return self.respond(stream, headers, count)
+
+
+cdef uint64_t length_on_wire(H2Stream stream) noexcept:
+    """Of the first message of the body, which is complete."""
+    cdef bint is_compressed
+    cdef uint64_t length
+    read_prefix(stream.body.data, &is_compressed, &length)
+    return length
+
+
+cdef class StreamReplies:
+    """What a Python handler of a streaming method answers through."""
+
+    cdef Http2Connection connection
+    cdef int stream_id
+
+    def __cinit__(self, Http2Connection connection, int stream_id):
+        self.connection = connection
+        self.stream_id = stream_id
+
+    def send(self, bytes message not None):
+        """One message to the client."""
+        self.connection.send_message(self.stream_id, message, -1)
+
+    def finish(self, int status=0, str text=""):
+        """Ends the call."""
+        if status:
+            self.connection.fail_stream(self.stream_id, status, text)
+        else:
+            self.connection.send_message(self.stream_id, None, 0)
+
+
+def inflate(bytes data, int coding, size_t limit):
+    """The decompressed bytes, or None when they are damaged or larger than `limit`; never more memory than that."""
+    decoder = zlib.decompressobj(31 if coding == CODING_GZIP else 15)
+    try:
+        plain = decoder.decompress(data, limit + 1)
+    except zlib.error:
+        return None
+    if <size_t>len(plain) > limit or not decoder.eof or decoder.unused_data:
+        return None
+    return plain
+
+
+def deflate(bytes data, int coding):
+    """The compressed bytes."""
+    encoder = zlib.compressobj(1, zlib.DEFLATED, 31 if coding == CODING_GZIP else 15)
+    return encoder.compress(data) + encoder.flush()

@@ -1,0 +1,69 @@
+"""The slab ring of an arena for Python: the supervisor and tests."""
+
+from typing import TypedDict
+
+from server._fast.layout import Arena
+
+#: (slab, first row, row count, generation)
+Claim = tuple[int, int, int, int]
+
+class Batch(TypedDict):
+    """A sealed slab. live_count: rows to run. attempts: executors that died with it."""
+
+    slab: int
+    generation: int
+    row_count: int
+    live_count: int
+    attempts: int
+    wait_until_ns: int
+
+class Ring:
+    """The ring of one arena. Owner ids are workers' ids; times are monotonic nanoseconds."""
+
+    arena: Arena
+    def __init__(self, arena: Arena) -> None: ...
+    def claim(self, owner: int, row_count: int = 1, signature: int = 0, now_ns: int = 0) -> Claim | None:
+        """Neighbouring rows of one slab, or None when the ring is full. ValueError for more rows than a slab has."""
+
+    def has_room(self) -> bool: ...
+    def publish(self, owner: int, claim: Claim, now_ns: int = 0, deadline_ns: int = 0) -> None:
+        """Says that the rows are filled; deadline_ns 0 is none."""
+
+    def cancel(self, owner: int, claim: Claim) -> int:
+        """Gives rows up in any state; how many had not begun to run."""
+
+    def finished(self, owner: int, claim: Claim) -> int | None:
+        """None while a row is not finished; else 0, or the failure code of the first failed row."""
+
+    def release(self, owner: int, claim: Claim) -> bool:
+        """Frees finished rows; whether that made the slab free."""
+
+    def seal(self, instance: int, now_ns: int = 0) -> Batch | int | None:
+        """The oldest slab that is due, the time when one will be, or None when nothing waits."""
+
+    def take(self, instance: int, batch: Batch, now_ns: int = 0) -> Batch | None:
+        """Makes a sealed slab's rows run; None while one of them is still being filled."""
+
+    def take_alone(self, batch: Batch, row: int) -> int:
+        """1 run this row alone, 0 it is gone, -1 it ended two executors alone and has failed."""
+
+    def finish_row(self, slab: int, row: int, code: int = 0) -> None: ...
+    def complete(self, instance: int, batch: Batch) -> int:
+        """Ends a running slab; the owners to wake as a bit set."""
+
+    def reap_owner(self, owner: int) -> int:
+        """Takes back all rows of a dead worker; how many."""
+
+    def recover_executor(self) -> int:
+        """Makes all slabs of a dead executor due again; how many."""
+
+    def slab(self, slab: int) -> tuple[int, int, int, int, int]:
+        """(state, owner, claimed rows, generation, attempts)"""
+
+    def row(self, slab: int, row: int) -> tuple[int, int, int, int, int]:
+        """(state, owner, attempts, failure code, generation)"""
+
+    def row_counts(self) -> list[int]:
+        """Rows by state over all slabs that are in use; the index is the row state."""
+
+    def free_slabs(self) -> int: ...

@@ -1,0 +1,150 @@
+"""The slab ring of an arena for Python: the supervisor and tests. Workers and executors call the C functions.
+
+It adds nothing to slab_ring but objects: claims are tuples, batches dicts. Any thread; one call is one C function.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from server._fast.atomics cimport relaxed_load_half, word_load
+from server._fast.layout cimport Arena
+from server._fast.slab_ring cimport (
+    RING_TOO_LARGE,
+    RING_UNPUBLISHED,
+    RING_WAIT,
+    SLAB_FREE,
+    SLAB_OPENING,
+    Batch,
+    Claim,
+    ring_cancel,
+    ring_claim,
+    ring_complete,
+    ring_finish_row,
+    ring_finished,
+    ring_has_room,
+    ring_publish,
+    ring_reap_owner,
+    ring_recover_executor,
+    ring_recycle,
+    ring_release,
+    ring_seal,
+    ring_take,
+    ring_take_alone,
+    row_at,
+    row_attempts,
+    row_code,
+    row_owner,
+    row_state,
+    slab_claimed,
+    slab_owner,
+    slab_state,
+    word_generation,
+)
+
+
+cdef class Ring:
+    """The ring of one arena."""
+
+    def __cinit__(self, Arena arena not None):
+        self.arena = arena
+
+    def claim(self, uint32_t owner, uint32_t row_count=1, uint64_t signature=0, uint64_t now_ns=0):
+        cdef Claim claim
+        cdef int code
+        with nogil:
+            code = ring_claim(&self.arena.view, owner, row_count, signature, now_ns, &claim)
+        if code == RING_TOO_LARGE:
+            raise ValueError(f"{row_count} rows: a slab holds 1 to {self.arena.view.row_capacity}")
+        if code < 0:
+            return None
+        return claim.slab, claim.first_row, claim.row_count, claim.generation
+
+    def has_room(self):
+        return ring_has_room(&self.arena.view)
+
+    def publish(self, uint32_t owner, tuple claim, uint64_t now_ns=0, uint64_t deadline_ns=0):
+        cdef Claim c = as_claim(claim)
+        ring_publish(&self.arena.view, owner, &c, now_ns, deadline_ns)
+
+    def cancel(self, uint32_t owner, tuple claim):
+        cdef Claim c = as_claim(claim)
+        return ring_cancel(&self.arena.view, owner, &c)
+
+    def finished(self, uint32_t owner, tuple claim):
+        cdef Claim c = as_claim(claim)
+        cdef uint64_t failed
+        if not ring_finished(&self.arena.view, owner, &c, &failed):
+            return None
+        return row_code(failed)
+
+    def release(self, uint32_t owner, tuple claim):
+        cdef Claim c = as_claim(claim)
+        ring_release(&self.arena.view, owner, &c)
+        return ring_recycle(&self.arena.view, c.slab)
+
+    def seal(self, uint32_t instance, uint64_t now_ns=0):
+        cdef Batch batch
+        cdef int code = ring_seal(&self.arena.view, instance, now_ns, &batch)
+        if code == RING_WAIT:
+            return batch.wait_until_ns
+        return None if code < 0 else batch
+
+    def take(self, uint32_t instance, dict batch, uint64_t now_ns=0):
+        cdef Batch b = batch
+        if ring_take(&self.arena.view, instance, now_ns, &b) == RING_UNPUBLISHED:
+            return None
+        return b
+
+    def take_alone(self, dict batch, uint32_t row):
+        cdef Batch b = batch
+        return ring_take_alone(&self.arena.view, &b, row)
+
+    def finish_row(self, uint32_t slab, uint32_t row, uint32_t code=0):
+        ring_finish_row(&self.arena.view, slab, row, code)
+
+    def complete(self, uint32_t instance, dict batch):
+        cdef Batch b = batch
+        return ring_complete(&self.arena.view, instance, &b)
+
+    def reap_owner(self, uint32_t owner):
+        return ring_reap_owner(&self.arena.view, owner)
+
+    def recover_executor(self):
+        return ring_recover_executor(&self.arena.view)
+
+    def slab(self, uint32_t slab):
+        """(state, owner, claimed rows, generation, attempts) of a slab."""
+        cdef uint64_t w = word_load(&self.arena.view.slabs[slab].word)
+        return (slab_state(w), slab_owner(w), slab_claimed(w), word_generation(w),
+                relaxed_load_half(&self.arena.view.slabs[slab].attempts))
+
+    def row(self, uint32_t slab, uint32_t row):
+        """(state, owner, attempts, failure code, generation) of a row."""
+        cdef uint64_t w = word_load(row_at(&self.arena.view, slab, row))
+        return row_state(w), row_owner(w), row_attempts(w), row_code(w), word_generation(w)
+
+    def row_counts(self):
+        """Rows by state, over all slabs that are not free: index is the row state."""
+        counts = [0] * 9
+        cdef uint32_t slab, row
+        cdef uint64_t w
+        for slab in range(self.arena.view.slab_count):
+            w = word_load(&self.arena.view.slabs[slab].word)
+            if slab_state(w) in (SLAB_FREE, SLAB_OPENING):
+                continue
+            for row in range(slab_claimed(w)):
+                counts[row_state(word_load(row_at(&self.arena.view, slab, row)))] += 1
+        return counts
+
+    def free_slabs(self):
+        """How many slabs are free."""
+        cdef uint32_t slab
+        cdef int free_count = 0
+        for slab in range(self.arena.view.slab_count):
+            free_count += slab_state(word_load(&self.arena.view.slabs[slab].word)) == SLAB_FREE
+        return free_count
+
+
+cdef Claim as_claim(tuple claim):
+    cdef Claim c
+    c.slab, c.first_row, c.row_count, c.generation = claim
+    return c

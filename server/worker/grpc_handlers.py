@@ -1,0 +1,246 @@
+"""Answers every gRPC method but inference: KServe V2's control calls, health and reflection.
+
+The contents are those of the REST handlers; here they become messages. The protobuf library is loaded by the first such
+call, so a worker that only serves inferences never pays for it. Runs on the event loop and never waits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from server import log
+from server.protocol import messages
+from server.worker.handlers import Handlers, Response
+
+OK = 0
+INVALID_ARGUMENT = 3
+NOT_FOUND = 5
+RESOURCE_EXHAUSTED = 8
+UNIMPLEMENTED = 12
+INTERNAL = 13
+UNAVAILABLE = 14
+
+_OF_HTTP = {400: INVALID_ARGUMENT, 404: NOT_FOUND, 413: RESOURCE_EXHAUSTED, 429: RESOURCE_EXHAUSTED}
+_OF_HTTP |= {501: UNIMPLEMENTED, 503: UNAVAILABLE, 504: 4}
+
+SERVING = 1
+NOT_SERVING = 2
+SERVICE_UNKNOWN = 3
+
+Metadata = Sequence[tuple[bytes, bytes]]
+Answer = tuple[int, str, bytes]
+
+
+class Replies(Protocol):
+    """The other end of a streaming call."""
+
+    def send(self, message: bytes) -> None: ...
+    def finish(self, status: int = 0, text: str = "") -> None: ...
+
+
+class Stream(Protocol):
+    """A streaming call that a handler serves."""
+
+    def message(self, data: bytes) -> None: ...
+    def half_closed(self) -> None: ...
+    def closed(self) -> None: ...
+
+
+class GrpcHandlers:
+    """`handlers` has the contents; `is_serving("")`: whether the server takes work, else whether that model does."""
+
+    def __init__(self, handlers: Handlers, is_serving: Callable[[str], bool | None]) -> None:
+        self._handlers = handlers
+        self._is_serving = is_serving
+        self._watches: list[_Watch] = []
+        self._unary: dict[str, Callable[[Any, Any], Any]] = {
+            "/inference.GRPCInferenceService/ServerLive": self._server_live,
+            "/inference.GRPCInferenceService/ServerReady": self._server_ready,
+            "/inference.GRPCInferenceService/ModelReady": self._model_ready,
+            "/inference.GRPCInferenceService/ServerMetadata": self._server_metadata,
+            "/inference.GRPCInferenceService/ModelMetadata": self._model_metadata,
+            "/inference.GRPCInferenceService/ModelConfig": self._model_config,
+            "/inference.GRPCInferenceService/ModelStatistics": self._model_statistics,
+            "/grpc.health.v1.Health/Check": self._health_check,
+        }
+        self._streams: dict[str, Callable[[Replies], Stream]] = {
+            "/grpc.health.v1.Health/Watch": self._watch,
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": lambda replies: _Reflection("v1", replies),
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": lambda replies: _Reflection(
+                "v1alpha", replies
+            ),
+        }
+
+    def is_streaming(self, path: str) -> bool:
+        """Whether open() serves this method."""
+        return path in self._streams
+
+    def open(self, path: str, metadata: Metadata, replies: Replies) -> Stream:
+        """Begins a streaming call."""
+        return self._streams[path](replies)
+
+    def unary(self, path: str, metadata: Metadata, message: bytes) -> Answer:
+        """One call: (status, text, reply). Never raises."""
+        method = messages.method(path)
+        if method is None:
+            return UNIMPLEMENTED, f"unknown method {path}: see the server's reflection service for those there are", b""
+        handler = self._unary.get(path)
+        if handler is None:
+            return UNIMPLEMENTED, f"the method {path} is not supported", b""
+        try:
+            request = method.request.FromString(message)
+        except Exception:
+            return INVALID_ARGUMENT, f"the message is not a {method.request.DESCRIPTOR.full_name}", b""
+        try:
+            reply = handler(request, method.reply)
+            return OK, "", reply.SerializeToString()
+        except _Refused as refused:
+            return refused.status, refused.text, b""
+        except Exception as error:
+            log.error("handler_failed", "bug in a gRPC handler", method=path, error=repr(error))
+            return INTERNAL, "internal error; the server's log has the cause", b""
+
+    def tick(self) -> None:
+        """Once a second: tells watchers of health what changed."""
+        self._watches = [watch for watch in self._watches if watch.tick()]
+
+    def _get(self, path: str) -> Any:
+        """The REST answer as a document; raises _Refused for an error."""
+        answer: Response = self._handlers.handle("GET", path, "", {}, b"", "http")
+        document = json.loads(answer.body)
+        if answer.status != 200:
+            raise _Refused(_OF_HTTP.get(answer.status, INTERNAL), document.get("error", "not ready"))
+        return document
+
+    @staticmethod
+    def _model_path(name: str, version: str, tail: str = "") -> str:
+        # A name with a slash is no model's name; it must not become another path.
+        name = name.replace("/", "%2F")
+        return f"/v2/models/{name}" + (f"/versions/{version.replace('/', '%2F')}" if version else "") + tail
+
+    def _server_live(self, request: Any, reply: Any) -> Any:
+        return reply(live=True)
+
+    def _server_ready(self, request: Any, reply: Any) -> Any:
+        return reply(ready=bool(self._is_serving("")))
+
+    def _model_ready(self, request: Any, reply: Any) -> Any:
+        path = self._model_path(request.name, request.version, "/ready")
+        answer = self._handlers.handle("GET", path, "", {}, b"", "http")
+        if answer.status == 404:
+            raise _Refused(NOT_FOUND, json.loads(answer.body)["error"])
+        return reply(ready=answer.status == 200)
+
+    def _server_metadata(self, request: Any, reply: Any) -> Any:
+        return messages.from_document(self._get("/v2"), reply)
+
+    def _model_metadata(self, request: Any, reply: Any) -> Any:
+        return messages.from_document(self._get(self._model_path(request.name, request.version)), reply)
+
+    def _model_config(self, request: Any, reply: Any) -> Any:
+        return messages.from_document(
+            {"config": self._get(self._model_path(request.name, request.version, "/config"))}, reply
+        )
+
+    def _model_statistics(self, request: Any, reply: Any) -> Any:
+        path = self._model_path(request.name, request.version, "/stats") if request.name else "/v2/models/stats"
+        return messages.from_document(self._get(path), reply)
+
+    def _health_check(self, request: Any, reply: Any) -> Any:
+        serving = self._is_serving(_model_of(request.service))
+        if serving is None:
+            raise _Refused(NOT_FOUND, f"unknown service {request.service!r}: expected '', a gRPC service or a model")
+        return reply(status=SERVING if serving else NOT_SERVING)
+
+    def _watch(self, replies: Replies) -> Stream:
+        watch = _Watch(self._is_serving, replies)
+        self._watches.append(watch)
+        return watch
+
+
+def _model_of(service: str) -> str:
+    """Health is asked of '', of a gRPC service of this server, or of a model by its name."""
+    return "" if service in messages.services() else service
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+class _Watch:
+    """grpc.health.v1 Watch: the status now, and then each time that it changes."""
+
+    def __init__(self, is_serving: Callable[[str], bool | None], replies: Replies) -> None:
+        self._is_serving = is_serving
+        self._replies = replies
+        self._service: str | None = None
+        self._sent = 0
+        self._is_open = True
+
+    def message(self, data: bytes) -> None:
+        request = messages.message_class("grpc.health.v1.HealthCheckRequest").FromString(data)
+        self._service = request.service
+        self.tick()
+
+    def half_closed(self) -> None:
+        if self._service is None:
+            self._replies.finish(INTERNAL, "expected exactly one message, got none")
+
+    def closed(self) -> None:
+        self._is_open = False
+
+    def tick(self) -> bool:
+        """Sends the status if it changed; whether the call is still open."""
+        if not self._is_open:
+            return False
+        if self._service is not None:
+            serving = self._is_serving(_model_of(self._service))
+            status = SERVICE_UNKNOWN if serving is None else SERVING if serving else NOT_SERVING
+            if status != self._sent:
+                self._sent = status
+                reply = messages.message_class("grpc.health.v1.HealthCheckResponse")(status=status)
+                self._replies.send(reply.SerializeToString())
+        return True
+
+
+class _Reflection:
+    """grpc.reflection: which services there are and what their messages are. `version` is v1 or v1alpha."""
+
+    def __init__(self, version: str, replies: Replies) -> None:
+        self._package = f"grpc.reflection.{version}"
+        self._replies = replies
+
+    def message(self, data: bytes) -> None:
+        request = messages.message_class(f"{self._package}.ServerReflectionRequest").FromString(data)
+        reply = messages.message_class(f"{self._package}.ServerReflectionResponse")(
+            valid_host=request.host, original_request=request
+        )
+        kind = request.WhichOneof("message_request")
+        try:
+            if kind == "list_services":
+                for name in messages.services():
+                    reply.list_services_response.service.add(name=name)
+            elif kind == "file_by_filename":
+                files = messages.file_named(request.file_by_filename)
+                reply.file_descriptor_response.file_descriptor_proto.extend(files)
+            elif kind == "file_containing_symbol":
+                files = messages.file_of_symbol(request.file_containing_symbol)
+                reply.file_descriptor_response.file_descriptor_proto.extend(files)
+            else:
+                reply.error_response.error_code = UNIMPLEMENTED
+                reply.error_response.error_message = "expected a list of services, a file name or a symbol"
+        except KeyError:
+            reply.error_response.error_code = NOT_FOUND
+            reply.error_response.error_message = "not found"
+        self._replies.send(reply.SerializeToString())
+
+    def half_closed(self) -> None:
+        self._replies.finish()
+
+    def closed(self) -> None:
+        pass

@@ -1,0 +1,165 @@
+"""TensorFlow Serving's predict requests and replies by the standard library's json: slow, recursive, obvious.
+
+`read_predict` accepts what server._fast.tfs_json_index and infer_json_fill together accept, and gives the same
+tensors; why something is refused is left to the tables of the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+
+from tests.reference import numbers
+from tests.reference.infer_json import MAX_UNKNOWN_KEYS, Model, Number, Object, Refused, Tensor, check
+
+MAX_RANK = 8
+
+
+@dataclass
+class Predict:
+    form: str
+    rows: int = 1
+    inputs: dict[str, tuple[list[int], bytes]] = field(default_factory=dict)
+
+
+def parse_first(body: bytes) -> object:
+    """The first JSON value; bytes behind it are not looked at."""
+    text = body.decode("utf-8", "surrogateescape").lstrip(" \t\r\n")
+    decoder = json.JSONDecoder(
+        object_pairs_hook=Object, parse_int=Number, parse_float=Number, parse_constant=Number, strict=True
+    )
+    try:
+        value, _ = decoder.raw_decode(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(str(error)) from error
+    check(value, 0)
+    return value
+
+
+def members(value: object, known: set[str]) -> dict[str, object]:
+    if not isinstance(value, Object):
+        raise Refused("no object")
+    keys = [key for key, _ in value]
+    if len(set(keys)) < len(keys) or len(set(keys) - known) > MAX_UNKNOWN_KEYS:
+        raise Refused("keys")
+    return dict(value)
+
+
+def is_list(value: object) -> bool:
+    return isinstance(value, list) and not isinstance(value, Object)
+
+
+def tensor(value: object, datatype: str) -> tuple[list[int], bytes]:
+    """Shape and contents of a dense value: all lists of a level are equally long, all scalars equally deep."""
+    if is_list(value):
+        assert isinstance(value, list)
+        parts = [tensor(member, datatype) for member in value]
+        if any(dims != parts[0][0] for dims, _ in parts):
+            raise Refused("ragged")
+        dims = [len(parts), *(parts[0][0] if parts else [])]
+        return dims, b"".join(contents for _, contents in parts)
+    if isinstance(value, bool) and datatype == "BOOL":
+        return [], bytes([value])
+    if not isinstance(value, Number) or datatype == "BOOL":
+        raise Refused("type")
+    try:
+        return [], numbers.read(value, datatype)
+    except numbers.Refused as error:
+        raise Refused(str(error)) from error
+
+
+def read_instances(value: object, model: Model) -> dict[str, tuple[list[int], bytes]]:
+    if not is_list(value) or not value:
+        raise Refused("instances")
+    assert isinstance(value, list)
+    if not isinstance(value[0], Object):
+        if len(model.inputs) > 1:
+            raise Refused("plain list")
+        name, datatype, _ = model.inputs[0]
+        return {name: tensor(value, datatype)}
+    names = {name for name, _, _ in model.inputs}
+    rows = [members(instance, names) for instance in value]
+    if any(set(row) != names for row in rows):
+        raise Refused("keys")
+    found = {}
+    for name, datatype, _ in model.inputs:
+        dims, contents = tensor([row[name] for row in rows], datatype)
+        if len(dims) > MAX_RANK:
+            raise Refused("rank")
+        found[name] = (dims, contents)
+    return found
+
+
+def read_inputs(value: object, model: Model) -> dict[str, tuple[list[int], bytes]]:
+    if not isinstance(value, Object):
+        if len(model.inputs) > 1:
+            raise Refused("plain value")
+        name, datatype, _ = model.inputs[0]
+        return {name: tensor(value, datatype)}
+    names = {name for name, _, _ in model.inputs}
+    columns = members(value, names)
+    if not names <= set(columns):
+        raise Refused("missing")
+    return {name: tensor(columns[name], datatype) for name, datatype, _ in model.inputs}
+
+
+def fits(dims: list[int], want: Tensor) -> bool:
+    return len(dims) == len(want[2]) and all(w in (-1, dim) for w, dim in zip(want[2], dims, strict=True))
+
+
+def read_predict(body: bytes, model: Model) -> Predict:
+    document = members(parse_first(body), {"signature_name", "instances", "inputs"})
+    signature = document.get("signature_name", "")
+    if not isinstance(signature, str) or isinstance(signature, Number) or signature not in ("", "serving_default"):
+        raise Refused("signature")
+    if ("instances" in document) == ("inputs" in document):
+        raise Refused("one of the two")
+    if "inputs" in document:
+        predict = Predict("column", inputs=read_inputs(document["inputs"], model))
+    else:
+        predict = Predict("row", inputs=read_instances(document["instances"], model))
+        stacked = all(fits(predict.inputs[want[0]][0], want) for want in model.inputs)
+        inner = all(fits(predict.inputs[want[0]][0][1:], want) for want in model.inputs)
+        if not model.batched and not stacked and inner:
+            if any(dims[0] != 1 for dims, _ in predict.inputs.values()):
+                raise Refused("no batch axis")
+            predict.form = "row_single"
+            predict.inputs = {name: (dims[1:], contents) for name, (dims, contents) in predict.inputs.items()}
+    if not all(fits(predict.inputs[want[0]][0], want) for want in model.inputs):
+        raise Refused("shape")
+    if model.batched:
+        rows = {dims[0] for dims, _ in predict.inputs.values()}
+        if len(rows) != 1 or 0 in rows:
+            raise Refused("rows")
+        predict.rows = rows.pop()
+    return predict
+
+
+# ---- replies
+
+
+def nested(dims: list[int], contents: bytes, datatype: str) -> object:
+    width = numbers.WIDTH_BYTES[datatype]
+    if not dims:
+        return numbers.value(contents, datatype)
+    size = math.prod(dims[1:]) * width
+    return [nested(dims[1:], contents[at * size : (at + 1) * size], datatype) for at in range(dims[0])]
+
+
+def reply_document(model: Model, form: str, tensors: list[tuple[int, list[int], bytes]]) -> dict[str, object]:
+    whole = {
+        model.outputs[index][0]: nested(dims, contents, model.outputs[index][1]) for index, dims, contents in tensors
+    }
+    bare = next(iter(whole.values())) if len(whole) == 1 else whole
+    if form == "column":
+        return {"outputs": bare}
+    if form == "row_single":
+        return {"predictions": [bare]}
+    if any(not dims or dims[0] < 1 or dims[0] != tensors[0][1][0] for _, dims, _ in tensors):
+        raise Refused("rows")
+    if len(whole) == 1:
+        return {"predictions": bare}
+    columns: dict[str, list[object]] = {name: value for name, value in whole.items() if isinstance(value, list)}
+    rows = range(tensors[0][1][0])
+    return {"predictions": [{name: column[row] for name, column in columns.items()} for row in rows]}
