@@ -16,6 +16,7 @@ PIP_LOCKED = $(PIP) $(addprefix -r ,$(filter constraints/%.txt,$^))
 FAST_SOURCES := $(wildcard server/_fast/*.pyx server/_fast/*.pxd server/_fast/*.h server/*.pxd)
 STRESS_SOURCES := $(wildcard tests/stress/*.pyx tests/stress/*.pxd tests/stress/csrc/*)
 PY_SOURCES = $(shell find server -name '*.py' -o -name '*.onnx' -o -name 'example.json')
+PROTOS := $(shell find protos -name '*.proto')
 PACKAGING := $(wildcard packaging/*.py packaging/*.c)
 CLIENTS := .venvs/tritonclient/stamp .venvs/models/stamp
 SANITIZED_TESTS ?= tests/fast
@@ -136,6 +137,12 @@ smoke: dist/headrace ## dist/headrace alone in an empty directory and environmen
 	$(BIN)/python packaging/smoke.py dist/headrace
 
 # --- upkeep -----------------------------------------------------------------------------------------------------------
+
+.PHONY: protos
+protos: server/protocol/descriptors.binpb ## compile protos/ into the descriptor set that the server loads
+
+server/protocol/descriptors.binpb: $(PROTOS) $(VENV)/stamp-dev
+	$(BIN)/python tools/protos.py $@
 
 .PHONY: lock
 lock: ## resolve all dependencies anew into constraints/*.txt (ARGS='dev train': these only)

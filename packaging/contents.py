@@ -27,7 +27,6 @@ EXCLUDED_MODULES = [
     "onnxruntime.tools",
     "onnxruntime.transformers",
     "flatbuffers",
-    "google",
     "onnx",
     "sympy",
     # gRPC's own library is a test oracle only

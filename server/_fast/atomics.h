@@ -32,6 +32,8 @@ static inline void relaxed_store(uint64_t *word, uint64_t value) { __atomic_stor
 static inline void relaxed_add(uint64_t *word, uint64_t value) {
     __atomic_store_n(word, __atomic_load_n(word, __ATOMIC_RELAXED) + value, __ATOMIC_RELAXED);
 }
+/* The same for several writers: instances of an executor. */
+static inline void shared_add(uint64_t *word, uint64_t value) { (void)__atomic_fetch_add(word, value, __ATOMIC_RELAXED); }
 static inline uint32_t relaxed_load_half(const uint32_t *half) { return __atomic_load_n(half, __ATOMIC_RELAXED); }
 static inline void relaxed_store_half(uint32_t *half, uint32_t value) { __atomic_store_n(half, value, __ATOMIC_RELAXED); }
 

@@ -16,6 +16,7 @@ cdef extern from "atomics.h" nogil:
     uint64_t relaxed_load(const uint64_t* word) noexcept
     void relaxed_store(uint64_t* word, uint64_t value) noexcept
     void relaxed_add(uint64_t* word, uint64_t value) noexcept
+    void shared_add(uint64_t* word, uint64_t value) noexcept
     uint32_t relaxed_load_half(const uint32_t* half) noexcept
     void relaxed_store_half(uint32_t* half, uint32_t value) noexcept
     void full_fence(uint64_t* word) noexcept

@@ -49,5 +49,6 @@ cdef class Frontend(Turn):
 
     cdef int peer_due(self, Peer peer) except -1
     cdef int schedule(self) except -1
+    cdef int peer_failed(self, Peer peer, object error) except -1
     cdef LaneClient find_infer_lane(self, const char* path, size_t n)
     cdef LaneClient find_lane(self, const char* name, size_t name_bytes, const char* version, size_t version_bytes)

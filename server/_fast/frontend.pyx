@@ -137,7 +137,16 @@ cdef class Frontend(Turn):
             peers, self.due_peers = self.due_peers, []
             for peer in peers:
                 peer.is_due = False
-                peer.end_turn()
+                try:
+                    peer.end_turn()
+                except Exception as error:
+                    self.peer_failed(peer, error)
+
+    cdef int peer_failed(self, Peer peer, object error) except -1:
+        """A bug, or memory is out: this connection ends, the others that were due still get their turn."""
+        peer.broken()
+        self.loop.call_exception_handler({"message": "a connection failed", "exception": error, "protocol": peer})
+        return 0
 
     def on_bell(self):
         """The worker's eventfd is readable: deliver what is finished; hurry after a second signal."""
@@ -157,7 +166,10 @@ cdef class Frontend(Turn):
         for lane in self.lanes:
             lane.collect()
         for peer in list(self.peers):
-            peer.check_time(now)
+            try:
+                peer.check_time(now)
+            except Exception as error:
+                self.peer_failed(peer, error)
 
     # -- the end
 

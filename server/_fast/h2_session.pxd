@@ -25,6 +25,7 @@ cdef class H2Session(Peer):
     cdef OutBuf out
     cdef dict streams              # id -> H2Stream
     cdef list debts
+    cdef list held_up              # streams whose client takes no replies
     cdef bint is_spilled
     cdef bint is_closing           # GOAWAY is sent; closes when the last stream has ended
     cdef bint got_eof
@@ -47,10 +48,15 @@ cdef class H2Session(Peer):
     cdef int on_data(self, H2Stream stream) except -1
     cdef int on_end(self, H2Stream stream) except -1
     cdef int on_abort(self, H2Stream stream) except -1
+    cdef int on_drained(self, H2Stream stream) except -1
     # for its use
     cdef int respond(self, H2Stream stream, nghttp2_nv* headers, size_t count) except -1
     cdef int widen(self, H2Stream stream, uint64_t message_bytes) except -1
     cdef int more(self, H2Stream stream) except -1
+    cdef bint is_busy(self, H2Stream stream) noexcept
+    cdef int give_back(self, H2Stream stream, size_t n) except -1
+    cdef bint hold_up(self, H2Stream stream) except -1
+    cdef int go_on(self) except -1
     cdef int reset(self, H2Stream stream, uint32_t code) except -1
     # own
     cdef int feed(self, const char* p, size_t n) except -1

@@ -12,13 +12,14 @@ from server._fast.atomics cimport relaxed_add, word_load
 from server._fast.clock cimport now_ns
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend, Peer
 from server._fast.h2_budget cimport bucket_fill, bucket_take
-from server._fast.h2_stream cimport TIMEOUT_NONE, H2Stream, read_reply
+from server._fast.h2_stream cimport MAX_HEADER_LIST_BYTES, TIMEOUT_NONE, H2Stream, read_reply
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport (
     NGHTTP2_CANCEL,
     NGHTTP2_DATA,
     NGHTTP2_ENHANCE_YOUR_CALM,
     NGHTTP2_ERR_CALLBACK_FAILURE,
+    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE,
     NGHTTP2_FLAG_ACK,
     NGHTTP2_FLAG_END_STREAM,
     NGHTTP2_FLAG_NONE,
@@ -42,6 +43,7 @@ from server._fast.nghttp2 cimport (
     nghttp2_option_new,
     nghttp2_option_set_max_outbound_ack,
     nghttp2_option_set_max_settings,
+    nghttp2_option_set_no_auto_window_update,
     nghttp2_option_set_no_closed_streams,
     nghttp2_session,
     nghttp2_session_callbacks,
@@ -53,6 +55,8 @@ from server._fast.nghttp2 cimport (
     nghttp2_session_callbacks_set_on_header_callback,
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
     nghttp2_session_callbacks_set_on_stream_close_callback,
+    nghttp2_session_consume_connection,
+    nghttp2_session_consume_stream,
     nghttp2_session_del,
     nghttp2_session_get_outbound_queue_size,
     nghttp2_session_get_last_proc_stream_id,
@@ -90,7 +94,6 @@ cdef uint32_t CONNECTION_WINDOW_BYTES = 1 << 20
 #: A stream whose message says that it is larger may fill this much before the application looks at it.
 cdef uint32_t LARGE_WINDOW_BYTES = 8 << 20
 cdef uint32_t MAX_FRAME_BYTES = 1 << 18
-cdef uint32_t MAX_HEADER_LIST_BYTES = 32768
 cdef size_t MAX_QUEUED_FRAMES = 1000
 #: Resets, by either side: a burst, and then so many a second.
 cdef double RESET_BURST = 1000.0
@@ -103,6 +106,8 @@ cdef uint64_t MIN_PING_INTERVAL_NS = 10000000000
 cdef int MAX_PING_STRIKES = 2
 cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 cdef size_t KEEP_OUT_BYTES = 1 << 18
+#: A stream with more of its reply unsent than this reads no further message.
+cdef size_t MAX_WAITING_BYTES = 1 << 18
 
 cdef class Debt:
     pass
@@ -139,7 +144,9 @@ cdef int on_header(nghttp2_session* session, const nghttp2_frame* frame, const u
         stream = self.streams.get(frame.hd.stream_id)
         if stream is None or frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
             return 0
-        (<H2Stream>stream).header(<const char*>name, name_bytes, <const char*>value, value_bytes)
+        if (<H2Stream>stream).header(<const char*>name, name_bytes, <const char*>value, value_bytes):
+            # nghttp2 resets the stream and decodes the rest of the block without telling.
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
         return 0
     except Exception:
         return NGHTTP2_ERR_CALLBACK_FAILURE
@@ -150,9 +157,16 @@ cdef int on_data_chunk(nghttp2_session* session, uint8_t flags, int32_t stream_i
     cdef H2Session self = <H2Session>user_data
     cdef H2Stream stream
     try:
+        nghttp2_session_consume_connection(session, n)
         stream = self.streams.get(stream_id)
         if stream is None or stream.is_reply_complete:
+            nghttp2_session_consume_stream(session, stream_id, n)
             return 0
+        if self.is_busy(stream):
+            # What waits behind a message that is being answered fills the stream's window, not our memory.
+            stream.owed_bytes += n
+        else:
+            nghttp2_session_consume_stream(session, stream_id, n)
         if outbuf_write(&stream.body, <const char*>data, n) < 0:
             return NGHTTP2_ERR_CALLBACK_FAILURE
         self.frontend.held_bytes += n
@@ -243,6 +257,7 @@ cdef int prepare() except -1:
     nghttp2_option_set_max_outbound_ack(options, MAX_QUEUED_FRAMES)
     nghttp2_option_set_max_settings(options, 32)
     nghttp2_option_set_no_closed_streams(options, 1)
+    nghttp2_option_set_no_auto_window_update(options, 1)
     return 0
 
 
@@ -259,6 +274,7 @@ cdef class H2Session(Peer):
         self.view_stride = 1
         self.streams = {}
         self.debts = []
+        self.held_up = []
         bucket_fill(&self.resets, RESET_BURST, RESETS_PER_S, 0)
         bucket_fill(&self.glitches, GLITCH_BURST, GLITCHES_PER_S, 0)
         if nghttp2_session_server_new2(&self.session, callbacks, <void*>self, options) != 0:
@@ -293,6 +309,9 @@ cdef class H2Session(Peer):
     cdef int on_abort(self, H2Stream stream) except -1:
         return 0
 
+    cdef int on_drained(self, H2Stream stream) except -1:
+        return 0
+
     # -- what the transport calls
 
     def connection_made(self, transport):
@@ -307,6 +326,7 @@ cdef class H2Session(Peer):
     def connection_lost(self, exc):
         cdef H2Stream stream
         self.fd = -1
+        self.held_up = []
         streams, self.streams = self.streams, {}
         for stream in streams.values():
             self.close_stream(stream)
@@ -377,7 +397,9 @@ cdef class H2Session(Peer):
         """The stream is over, answered or not: what it still has in flight is cancelled."""
         cdef InferCall call = stream.call
         cdef Debt debt
-        self.frontend.held_bytes -= stream.body.len
+        self.frontend.held_bytes -= stream.body.len - stream.body_used
+        stream.body_used = 0
+        stream.owed_bytes = 0
         outbuf_free(&stream.body)
         stream.is_reply_complete = True
         if call is not None:
@@ -470,6 +492,42 @@ cdef class H2Session(Peer):
             nghttp2_session_resume_data(self.session, stream.id)
         return self.frontend.peer_due(self)
 
+    cdef bint is_busy(self, H2Stream stream) noexcept:
+        """Whether further messages of the stream wait for an answer, or for the client to take answers."""
+        return stream.call is not None or stream.is_held_up
+
+    cdef int give_back(self, H2Stream stream, size_t n) except -1:
+        """The client may send as much again, up to what is owed."""
+        n = min(n, stream.owed_bytes)
+        if n:
+            stream.owed_bytes -= n
+            nghttp2_session_consume_stream(self.session, stream.id, n)
+            self.frontend.peer_due(self)
+        return 0
+
+    cdef bint hold_up(self, H2Stream stream) except -1:
+        """Whether so much of the reply waits that the stream's next message has to; on_drained() is told later."""
+        if stream.reply.len - stream.reply_sent <= MAX_WAITING_BYTES:
+            return False
+        if not stream.is_held_up:
+            stream.is_held_up = True
+            self.held_up.append(stream)
+        return True
+
+    cdef int go_on(self) except -1:
+        """Streams whose replies were taken read on."""
+        cdef H2Stream stream
+        streams, self.held_up = self.held_up, []
+        for stream in streams:
+            if stream.is_reply_complete:
+                stream.is_held_up = False
+            elif stream.reply.len - stream.reply_sent > MAX_WAITING_BYTES:
+                self.held_up.append(stream)
+            else:
+                stream.is_held_up = False
+                self.on_drained(stream)
+        return 0
+
     cdef int reset(self, H2Stream stream, uint32_t code) except -1:
         stream.is_reply_complete = True
         nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, stream.id, code)
@@ -483,6 +541,8 @@ cdef class H2Session(Peer):
             self.flush()
         if self.fd < 0 or self.is_spilled:
             return 0
+        if self.held_up:
+            self.go_on()
         if not self.streams and (self.is_closing or self.got_eof):
             self.must_end = True
         if self.must_end or not (

@@ -23,6 +23,7 @@ cdef enum ContentCoding:
 cdef enum:
     TIMEOUT_NONE = -1
     TIMEOUT_INVALID = -2
+    MAX_HEADER_LIST_BYTES = 32768
 
 
 cdef class H2Stream:
@@ -36,7 +37,11 @@ cdef class H2Stream:
     cdef bytes path
     cdef bytes content_type
     cdef list headers              # of every stream but ROUTE_MODEL_INFER: (name, value) in lower case, as bytes
+    cdef size_t header_bytes       # of the header list, as SETTINGS_MAX_HEADER_LIST_SIZE counts
     cdef OutBuf body               # the request's data so far
+    cdef size_t body_used          # of body: messages that were read already
+    cdef size_t owed_bytes         # of body: not given back to the client's window while the stream is busy
+    cdef bint is_held_up           # the client takes no replies: its next messages wait
     cdef bytes plain               # the present message, if it came compressed
     cdef bint is_window_large
     cdef bint is_reply_packed      # messages of the reply are compressed in the request's coding

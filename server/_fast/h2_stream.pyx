@@ -5,7 +5,7 @@ the event loop's thread. O(bytes).
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memmove
 
 from server._fast.http1_text cimport http1_decimal
 from server._fast.nghttp2 cimport (
@@ -23,6 +23,7 @@ from server._fast.outbuf cimport outbuf_free
 
 cdef const char* MODEL_INFER_PATH = b"/inference.GRPCInferenceService/ModelInfer"
 cdef size_t MODEL_INFER_PATH_BYTES = 42
+cdef size_t KEEP_SENT_BYTES = 1 << 16
 
 
 cdef nghttp2_nv nv(const char* name, size_t name_bytes, const char* value, size_t value_bytes) noexcept nogil:
@@ -77,8 +78,13 @@ cdef class H2Stream:
         outbuf_free(&self.reply)
 
     cdef int header(self, const char* name, size_t name_bytes, const char* value, size_t value_bytes) except -1:
-        """One header of the request, as nghttp2 checked and decoded it."""
+        """One header of the request, as nghttp2 checked and decoded it: 0, or 1 when the list is too long."""
         cdef int64_t number
+        self.header_bytes += name_bytes + value_bytes + 32
+        if self.header_bytes > MAX_HEADER_LIST_BYTES:
+            # A byte of HPACK can stand for a whole table entry: the sum has to be bounded while it is decoded.
+            self.headers = None
+            return 1
         if name[0] == c':':
             if is_text(name, name_bytes, b":path", 5):
                 if is_text(value, value_bytes, MODEL_INFER_PATH, MODEL_INFER_PATH_BYTES):
@@ -121,9 +127,15 @@ cdef ssize_t read_reply(nghttp2_session* session, int32_t stream_id, uint8_t* bu
     cdef nghttp2_nv trailers[2]
     if n > length:
         n = length
-    memcpy(buf, stream.reply.data + stream.reply_sent, n)
+    if n:
+        memcpy(buf, stream.reply.data + stream.reply_sent, n)
     stream.reply_sent += n
     if stream.reply_sent < stream.reply.len:
+        if stream.reply_sent > KEEP_SENT_BYTES and 2 * stream.reply_sent >= stream.reply.len:
+            # A client that never catches up must not make the buffer as long as all that was ever sent.
+            stream.reply.len -= stream.reply_sent
+            memmove(stream.reply.data, stream.reply.data + stream.reply_sent, stream.reply.len)
+            stream.reply_sent = 0
         return n
     stream.reply.len = 0
     stream.reply_sent = 0

@@ -68,6 +68,8 @@ cdef uint64_t MIN_BODY_RATE = 240
 #: Reply memory above this is given back when the connection has nothing to send.
 cdef size_t KEEP_OUT_BYTES = 1 << 18
 cdef size_t KEEP_OWN_BYTES = 1 << 16
+#: A body that is announced as at least this long gets this much memory with its first bytes.
+cdef size_t FIRST_OWN_BYTES = 1 << 20
 #: Methods by HttpMethod, for the handlers.
 cdef tuple METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 
@@ -115,7 +117,7 @@ cdef class Http1Connection(Http1Output):
         """The client sends nothing more but may still read: answers that are due go out, then the connection closes."""
         self.got_eof = True
         cdef bint is_idle = self.slot_count == 0 and self.out.len == 0 and not self.is_spilled and not self.is_blocked
-        return self.state != LINGER and not is_idle
+        return not is_idle
 
     def get_buffer(self, Py_ssize_t hint):
         return self
@@ -125,7 +127,8 @@ cdef class Http1Connection(Http1Output):
         cdef size_t n = SCRATCH_BYTES
         if self.own_bytes:
             if self.own_capacity - self.own_bytes < 4096:
-                self.keep(NULL, 0, self.own_capacity + SCRATCH_BYTES)
+                # By what has come, not by what was announced: a promise of bytes must not use up what all may hold.
+                self.keep(NULL, 0, max(self.own_capacity + SCRATCH_BYTES, min(self.need_bytes, 2 * self.own_capacity)))
             at = self.own + self.own_bytes
             n = self.own_capacity - self.own_bytes
         self.view_bytes = n
@@ -165,7 +168,9 @@ cdef class Http1Connection(Http1Output):
             return 0
         if used == n:
             return self.drop_own()
-        return self.keep(p + used, n - used, self.need_bytes if self.state == READ_BODY else n - used)
+        if self.state != READ_BODY:
+            return self.keep(p + used, n - used, n - used)
+        return self.keep(p + used, n - used, min(self.need_bytes, max(4 * (n - used), FIRST_OWN_BYTES)))
 
     cdef Py_ssize_t consume(self, const char* p, size_t n) except -1:
         """Takes as many whole requests as there are, as far as answers may wait; how many bytes were used up."""
@@ -173,15 +178,21 @@ cdef class Http1Connection(Http1Output):
         cdef Py_ssize_t step
         while used < n:
             if self.state == READ_HEAD:
-                if self.must_close or self.slot_count == MAX_PIPELINED or self.is_spilled:
-                    if not self.must_close:
-                        self.is_blocked = True
-                        self.pause()
-                        break
-                    return n
+                if self.must_close:
+                    # Behind the last request that is answered: read away, or closing would reset the connection.
+                    self.must_linger = True
+                    self.state = LINGER
+                    continue
+                if self.slot_count + self.unsent_count >= MAX_PIPELINED or self.is_spilled:
+                    self.is_blocked = True
+                    self.pause()
+                    break
                 step = self.read_head(p + used, n - used)
             elif self.state == READ_BODY:
                 if n - used < self.need_bytes:
+                    if self.frontend.held_bytes > self.frontend.max_held_bytes:
+                        self.fail(HTTP_ERR_OVERLOADED)
+                        return n
                     break
                 step = self.need_bytes
                 self.answer(p + used, p + used + self.head.head_bytes, self.need_bytes - self.head.head_bytes)
@@ -191,6 +202,7 @@ cdef class Http1Connection(Http1Output):
             elif self.state == SKIP_BODY:
                 step = min(self.need_bytes, n - used)
                 self.need_bytes -= step
+                self.body_bytes_seen += step
                 if self.need_bytes == 0:
                     self.next_request()
             else:
@@ -301,6 +313,8 @@ cdef class Http1Connection(Http1Output):
         """Asks for the body, as soon as no earlier answer is outstanding."""
         if self.wants_continue and self.slot_count == 0:
             self.wants_continue = False
+            # The client may have waited for this: its time begins now.
+            self.request_ns = now_ns()
             if http1_write_continue(&self.out) < 0:
                 raise MemoryError()
             self.frontend.peer_due(self)
@@ -359,7 +373,8 @@ cdef class Http1Connection(Http1Output):
                 self.own_bytes = n if n else self.own_bytes
                 return 0
         if p != NULL:
-            memmove(self.own, p, n)
+            if p != self.own:
+                memmove(self.own, p, n)
             self.own_bytes = n
         return 0
 
@@ -432,7 +447,10 @@ cdef class Http1Connection(Http1Output):
         lines = [f"Content-Type: {content_type}\r\n"] if content_type else []
         lines += [f"{name}: {value}\r\n" for name, value in extra_headers]
         extra = "".join(lines).encode("latin-1")
-        return self.write_reply(slot, status, HTTP_CONTENT_NONE, content, len(content), -1, extra, len(extra))
+        self.write_reply(slot, status, HTTP_CONTENT_NONE, content, len(content), -1, extra, len(extra))
+        # One in a loop turn: some of these cost a millisecond for 33 bytes, and others wait for this thread too.
+        self.unsent_count = MAX_PIPELINED
+        return 0
 
     cdef void broken(self) noexcept:
         """An answer could not be written for want of memory: the connection cannot go on."""
@@ -475,6 +493,8 @@ cdef class Http1Connection(Http1Output):
             self.head.keep_alive = HTTP_CLOSE
             self.must_linger = True
         self.write_error(self.next_slot(), status, message, strlen(message), extra)
+        if self.must_close and rest:
+            self.must_linger = True
         if self.must_linger:
             self.state = LINGER
         elif rest:
@@ -520,6 +540,9 @@ cdef class Http1Connection(Http1Output):
             self.resume()
             if self.own_bytes:
                 self.consume_all(self.own, self.own_bytes)
+            if self.got_eof:
+                # What is left of a request will never be whole: look once more whether that was all.
+                self.frontend.peer_due(self)
         return 0
 
     cdef int begin_close(self) except -1:
@@ -578,11 +601,14 @@ cdef class Http1Connection(Http1Output):
         if self.state == READ_HEAD:
             return self.fail(HTTP_ERR_TIMEOUT)
         if self.received_of_request() * 1000000000 < (age - self.frontend.head_timeout_ns) * MIN_BODY_RATE:
-            return self.fail(HTTP_ERR_TIMEOUT)
+            if self.state != SKIP_BODY:
+                return self.fail(HTTP_ERR_TIMEOUT)
+            # It was refused and has its answer: another one would be taken for the next request's.
+            self.transport.close()
         return 0
 
     cdef uint64_t received_of_request(self) noexcept:
-        return self.body_bytes_seen if self.state == READ_CHUNKS else self.own_bytes
+        return self.own_bytes if self.state == READ_BODY else self.body_bytes_seen
 
     cdef int stop(self) except -1:
         """The server stops: closes now if nothing is being read or answered, else after the last answer."""

@@ -26,6 +26,7 @@ cdef class Http1Output(Peer):
     cdef Slot slots[16]
     cdef uint32_t first_slot
     cdef uint32_t slot_count
+    cdef uint32_t unsent_count     # answers in `out` that no turn has sent yet
     cdef bint is_spilled           # the kernel's buffer is full: uvloop holds bytes
     cdef bint must_close           # after the answers that are due
     cdef uint64_t active_ns        # when bytes last went in or out

@@ -145,6 +145,7 @@ cdef class Http1Output(Peer):
                 outbuf_free(held)
             self.first_slot = (self.first_slot + 1) % MAX_PIPELINED
             self.slot_count -= 1
+            self.unsent_count += 1
         return self.frontend.peer_due(self)
 
     cdef int write_reply(self, int slot, int status, int content_type, const char* body, size_t n, int64_t json_bytes,
@@ -174,7 +175,10 @@ cdef class Http1Output(Peer):
     cdef int flush(self) except -1:
         cdef ssize_t sent = 0
         cdef OutBuf* b = &self.out
-        if b.len == 0 or self.is_spilled:
+        if self.is_spilled:
+            return 0
+        self.unsent_count = 0
+        if b.len == 0:
             return 0
         sent = c_send(self.fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT)
         if sent < 0:

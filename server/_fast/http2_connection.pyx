@@ -57,13 +57,15 @@ cdef bytes GRPC_CONTENT = b"application/grpc"
 cdef bytes JSON_CONTENT = b"application/json"
 cdef bytes OCTET_CONTENT = b"application/octet-stream"
 cdef bytes TOO_LARGE_BODY = b'{"error":"request body is larger than the limit of this server"}'
+cdef bytes OVERLOADED_BODY = b'{"error":"too many unfinished requests, try again later"}'
+cdef tuple RETRY_LATER = (("Retry-After", "1"),)
 cdef bytes BAD_CODING_BODY = b'{"error":"the content coding is unknown, or the body cannot be decoded"}'
 #: gRPC status for an HTTP status of the handlers' refusals.
 cdef dict GRPC_OF_HTTP = {400: 3, 404: 5, 413: 8, 429: 8, 501: 12, 503: 14, 504: 4}
 
 
 cdef class Http2Connection(H2Session):
-    """gRPC and REST; both on any port."""
+    """gRPC and REST, both on every port but the one for metrics, which has no inference."""
 
     # -- requests
 
@@ -72,6 +74,8 @@ cdef class Http2Connection(H2Session):
         if content_type is not None and content_type.startswith(GRPC_CONTENT):
             if stream.route != ROUTE_MODEL_INFER:
                 stream.route = ROUTE_MODEL_STREAM_INFER if stream.path == STREAM_INFER_PATH else ROUTE_GRPC
+            if self.port != "http":
+                return self.fail(stream, GRPC_UNIMPLEMENTED, b"this port serves metrics only")
             if stream.method is not None:
                 return self.fail(stream, GRPC_INTERNAL, b"gRPC calls use the method POST")
             if stream.timeout_ns == TIMEOUT_INVALID:
@@ -101,9 +105,11 @@ cdef class Http2Connection(H2Session):
             if stream.body.len > self.frontend.max_body_bytes:
                 return self.write_rest(
                     stream, 413, JSON_CONTENT, TOO_LARGE_BODY, len(TOO_LARGE_BODY), -1, ())
+            if self.frontend.held_bytes > self.frontend.max_held_bytes:
+                return self.write_rest(stream, 503, JSON_CONTENT, OVERLOADED_BODY, len(OVERLOADED_BODY), -1, RETRY_LATER)
             return 0
-        if stream.body.len >= PREFIX_BYTES:
-            read_prefix(stream.body.data, &is_compressed, &length)
+        if stream.body.len - stream.body_used >= PREFIX_BYTES:
+            read_prefix(stream.body.data + stream.body_used, &is_compressed, &length)
             if length > self.frontend.max_body_bytes:
                 text = f"message of {length} bytes: the limit is {self.frontend.max_body_bytes}, see --max-body-bytes"
                 return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, text.encode())
@@ -125,10 +131,7 @@ cdef class Http2Connection(H2Session):
         if stream.route == ROUTE_MODEL_STREAM_INFER:
             return self.next_in_stream(stream)
         if stream.task is not None:
-            self.answer_grpc(stream)
-            if stream.task is not None:
-                stream.task.half_closed()
-            return 0
+            return self.answer_grpc(stream)
         code = self.take_message(stream, &message, &n)
         if code < 0:
             return 0
@@ -146,18 +149,21 @@ cdef class Http2Connection(H2Session):
             task.closed()
         return 0
 
+    cdef int on_drained(self, H2Stream stream) except -1:
+        return self.next_in_stream(stream) if stream.route == ROUTE_MODEL_STREAM_INFER else self.answer_grpc(stream)
+
     cdef int take_message(self, H2Stream stream, const char** message, size_t* n) except -2:
         """The first message of the body: 1 and where it lies (decompressed in stream.plain), 0 it is not complete,
         -1 the stream failed."""
         cdef bint is_compressed
         cdef uint64_t length
         stream.plain = None
-        if stream.body.len < PREFIX_BYTES:
+        if stream.body.len - stream.body_used < PREFIX_BYTES:
             return 0
-        read_prefix(stream.body.data, &is_compressed, &length)
-        if stream.body.len < PREFIX_BYTES + length:
+        read_prefix(stream.body.data + stream.body_used, &is_compressed, &length)
+        if stream.body.len - stream.body_used < PREFIX_BYTES + length:
             return 0
-        message[0] = stream.body.data + PREFIX_BYTES
+        message[0] = stream.body.data + stream.body_used + PREFIX_BYTES
         n[0] = length
         if not is_compressed:
             return 1
@@ -173,12 +179,15 @@ cdef class Http2Connection(H2Session):
         return 1
 
     cdef int drop_body(self, H2Stream stream, size_t n) except -1:
-        """The first n bytes of the body are used up."""
+        """The first n bytes of the body are used up. Amortised O(n): what is left moves only when it is the lesser half."""
         self.frontend.held_bytes -= n
-        stream.body.len -= n
-        if stream.body.len:
-            memmove(stream.body.data, stream.body.data + n, stream.body.len)
-        return 0
+        stream.body_used += n
+        if 2 * stream.body_used >= stream.body.len:
+            stream.body.len -= stream.body_used
+            if stream.body.len:
+                memmove(stream.body.data, stream.body.data + stream.body_used, stream.body.len)
+            stream.body_used = 0
+        return self.give_back(stream, n)
 
     # -- inference
 
@@ -245,10 +254,13 @@ cdef class Http2Connection(H2Session):
         cdef size_t n = 0, used
         cdef int code
         while stream.call is None and not stream.is_reply_complete:
+            if self.hold_up(stream):
+                return 0
             code = self.take_message(stream, &message, &n)
             if code < 0:
                 return 0
             if code == 0:
+                self.give_back(stream, stream.owed_bytes)
                 if stream.got_end:
                     if stream.body.len:
                         return self.fail(stream, GRPC_INTERNAL, b"the stream ended inside a message")
@@ -351,13 +363,24 @@ cdef class Http2Connection(H2Session):
         cdef size_t n = 0
         cdef int code
         while not stream.is_reply_complete:
+            if self.hold_up(stream):
+                return 0
             code = self.take_message(stream, &message, &n)
-            if code <= 0:
+            if code < 0:
+                return 0
+            if code == 0:
+                self.give_back(stream, stream.owed_bytes)
+                if stream.task is not None and stream.got_end:
+                    stream.task.half_closed()
                 return 0
             if stream.task is not None:
                 payload = message[:n]
                 self.drop_body(stream, PREFIX_BYTES + length_on_wire(stream))
-                stream.task.message(payload)
+                try:
+                    stream.task.message(payload)
+                except Exception:
+                    # protobuf's DecodeError: only this stream is wrong, not its connection
+                    return self.fail(stream, GRPC_INVALID_ARGUMENT, b"the message cannot be read")
                 continue
             status, text, reply = self.frontend.handlers.grpc.unary(
                 stream.path.decode("latin-1"), stream.headers or [], message[:n])
@@ -469,7 +492,7 @@ cdef uint64_t length_on_wire(H2Stream stream) noexcept:
     """Of the first message of the body, which is complete."""
     cdef bint is_compressed
     cdef uint64_t length
-    read_prefix(stream.body.data, &is_compressed, &length)
+    read_prefix(stream.body.data + stream.body_used, &is_compressed, &length)
     return length
 
 

@@ -49,6 +49,8 @@ from server._fast.quarantine cimport quarantine_has, row_digest
 from server._fast.slab_ring cimport (
     FAILURE_DEADLINE,
     FAILURE_MODEL,
+    FAILURE_UNAVAILABLE,
+    ROW_FAILED,
     SLAB_DONE,
     SLAB_RUNNING,
     SLAB_SEALED,
@@ -59,8 +61,10 @@ from server._fast.slab_ring cimport (
     ring_publish,
     ring_recycle,
     ring_release,
+    row_at,
     row_code,
     row_index,
+    row_state,
     slab_state,
 )
 from server._fast.stats cimport (
@@ -73,6 +77,9 @@ from server._fast.stats cimport (
 )
 from server._fast.wakeup cimport lane_wake
 
+
+#: A century: longer is no deadline, and would not fit in nanoseconds.
+cdef int64_t MAX_TIMEOUT_US = 3155760000000000
 
 #: fill_*: the data itself cannot be read; the text does not name the input yet.
 cdef int FILL_UNREADABLE = -2
@@ -124,7 +131,8 @@ cdef class InferCall:
             id_copy = <char*>malloc(r.id.n)
             if id_copy == NULL:
                 raise MemoryError()
-        memcpy(id_copy, r.id.p, r.id.n)
+        if r.id.n:
+            memcpy(id_copy, r.id.p, r.id.n)
         self.request.id.p = id_copy
         self.request.id.n = r.id.n
         return 0
@@ -184,6 +192,11 @@ cdef class LaneClient:
         cdef Part* part
         cdef int code
         call.lane = self
+        if not self.is_accepting():
+            # It was when the head was read: nobody would come for rows of a lane that has failed since.
+            self.refused(REASON_REJECTED)
+            return infer_fail(err, INFER_UNAVAILABLE, "model '%.*s' is not ready", <int>self.model.name.n,
+                              self.model.name.p)
         call.keep_request(&self.request)
         with nogil:
             code = self.claim_parts(call, now, err)
@@ -196,7 +209,7 @@ cdef class LaneClient:
             else:
                 self.refused(REASON_INVALID if err.code != INFER_INTERNAL else REASON_INTERNAL)
             return -1
-        if self.request.timeout_us > 0:
+        if 0 < self.request.timeout_us < MAX_TIMEOUT_US:
             deadline_ns = now + <uint64_t>self.request.timeout_us * 1000
         call.published_ns = now_ns()
         call.parts_left = call.part_count
@@ -261,7 +274,7 @@ cdef class LaneClient:
                 code = self.fill_rows(call, i, &filler, err)
             else:
                 code = self.fill_single(call, i, &filler, &offset, err)
-            if code == FILL_UNREADABLE or filler_end(&filler, err) < 0:
+            if code == FILL_UNREADABLE or (code == 0 and filler_end(&filler, err) < 0):
                 infer_error_name_input(err, self.model.inputs[i].name)
                 return -1
             if code < 0:
@@ -354,10 +367,14 @@ cdef class LaneClient:
             if self.first_pending[slab] == NULL:
                 continue
             word = word_load(&self.v.slabs[slab].word)
-            # Rows of a slab that killed two executors are run and answered one by one.
+            # Rows of a slab that killed two executors are run and answered one by one; those of a slab in which a row
+            # took too long to fill, in several passes.
             if slab_state(word) == SLAB_DONE or (
-                relaxed_load_half(&self.v.slabs[slab].attempts) >= 2
-                and (slab_state(word) == SLAB_RUNNING or slab_state(word) == SLAB_SEALED)
+                (slab_state(word) == SLAB_RUNNING or slab_state(word) == SLAB_SEALED)
+                and (
+                    relaxed_load_half(&self.v.slabs[slab].attempts) >= 2
+                    or relaxed_load_half(&self.v.slabs[slab].passes) > 0
+                )
             ):
                 self.collect_slab(slab, now)
         return 0
@@ -402,6 +419,7 @@ cdef class LaneClient:
         cdef uint32_t code = row_code(failed_word)
         cdef RowFailure* failure
         cdef uint32_t row
+        cdef uint64_t word
         if call.error != NULL:
             return 0
         call.error = <InferError*>calloc(1, sizeof(InferError))
@@ -410,9 +428,16 @@ cdef class LaneClient:
         if code == FAILURE_DEADLINE:
             infer_fail(call.error, INFER_DEADLINE, "Request timeout expired: it waited past its deadline")
             return 0
+        if code == FAILURE_UNAVAILABLE:
+            infer_fail(call.error, INFER_UNAVAILABLE,
+                       "model '%.*s' became unavailable while the request waited: it could not be loaded again",
+                       <int>self.model.name.n, self.model.name.p)
+            return 0
         for row in range(part.claim.first_row, part.claim.first_row + part.claim.row_count):
             failure = &self.v.failures[row_index(self.v, part.claim.slab, row)]
-            if failure.code == code:
+            word = word_load(row_at(self.v, part.claim.slab, row))
+            # A text outlives its row when nobody fetched it: only a row that failed has one of this call.
+            if failure.code == code and row_state(word) == ROW_FAILED:
                 infer_fail(call.error, INFER_INVALID_ARGUMENT if code == FAILURE_MODEL else INFER_INTERNAL, "%.*s",
                            <int>min(failure.bytes, <uint32_t>FAILURE_TEXT_BYTES), failure.text)
                 failure.code = 0
@@ -446,7 +471,9 @@ cdef class LaneClient:
         except Exception:
             # Out of memory while the reply was written. The slab's other calls must still be answered.
             call.responder.broken()
-        relaxed_add(&self.stats.reply_ns, now - run_end if now > run_end else 0)
+        # A row answered alone, before its slab is done, has no end of its own.
+        if call.error == NULL and run_start <= run_end <= now:
+            relaxed_add(&self.stats.reply_ns, now - run_end)
         for i in range(call.part_count):
             ring_release(self.v, self.owner, &call.parts[i].claim)
             if call.part_count > 1:

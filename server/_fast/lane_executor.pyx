@@ -40,6 +40,8 @@ cdef extern from "<sched.h>" nogil:
 cdef uint64_t NAP_NS = 1000000000
 #: How often an instance lets a worker run that is filling a row of its sealed slab before it sleeps.
 cdef int YIELDS = 16
+#: After so many tries, two of them a millisecond long, the rows that are there run without the one that is not.
+cdef int PATIENCE = 18
 #: How long an input that ended two executors by itself is refused.
 cdef uint64_t QUARANTINE_NS = 600000000000
 cdef bytes POISON_TEXT = b"this input ended the executor process twice; it is refused for ten minutes"
@@ -82,7 +84,7 @@ cdef class LaneExecutor:
                 self.sleep()
                 continue
             tries = 0
-            while ring_take(self.v, self.instance, now_ns(), &self.batch) == RING_UNPUBLISHED:
+            while ring_take(self.v, self.instance, now_ns(), tries >= PATIENCE, &self.batch) == RING_UNPUBLISHED:
                 tries += 1
                 if tries <= YIELDS:
                     sched_yield()
@@ -166,6 +168,9 @@ cdef class LaneExecutor:
     cdef int set_failure(self, uint32_t row, int code, bytes text) except -1:
         cdef RowFailure* failure = &self.v.failures[<uint64_t>self.batch.slab * self.v.row_capacity + row]
         cdef size_t n = min(len(text), FAILURE_TEXT_BYTES)
+        # A character that does not fit goes as a whole: the reply has to stay UTF-8.
+        while 0 < n < <size_t>len(text) and text[n] & 0xC0 == 0x80:
+            n -= 1
         memcpy(failure.text, <const char*>text, n)
         failure.bytes = n
         failure.code = code

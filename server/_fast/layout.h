@@ -110,7 +110,8 @@ typedef struct {
     uint64_t run_end_ns;
     uint32_t run_rows;
     uint32_t attempts; /* executors that died with it; written by the supervisor */
-    uint8_t pad1[40];
+    uint32_t passes;   /* runs that ended with rows still being filled */
+    uint8_t pad1[36];
     /* whoever opened it */
     uint64_t signature;
     uint64_t opened_ns;

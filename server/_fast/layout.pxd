@@ -79,6 +79,7 @@ cdef extern from "layout.h" nogil:
         uint64_t run_end_ns
         uint32_t run_rows
         uint32_t attempts
+        uint32_t passes
         uint64_t signature
         uint64_t opened_ns
 

@@ -103,6 +103,7 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void nghttp2_option_del(nghttp2_option* option) noexcept
     void nghttp2_option_set_max_outbound_ack(nghttp2_option* option, size_t value) noexcept
     void nghttp2_option_set_max_settings(nghttp2_option* option, size_t value) noexcept
+    void nghttp2_option_set_no_auto_window_update(nghttp2_option* option, int value) noexcept
     void nghttp2_option_set_no_closed_streams(nghttp2_option* option, int value) noexcept
     void nghttp2_option_set_max_send_header_block_length(nghttp2_option* option, size_t value) noexcept
 
@@ -120,6 +121,8 @@ cdef extern from "<nghttp2/nghttp2.h>":
     int nghttp2_session_set_local_window_size(nghttp2_session* session, uint8_t flags, int32_t stream_id,
                                               int32_t size) noexcept
     int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session* session) noexcept
+    int nghttp2_session_consume_connection(nghttp2_session* session, size_t size) noexcept
+    int nghttp2_session_consume_stream(nghttp2_session* session, int32_t stream_id, size_t size) noexcept
     int nghttp2_session_resume_data(nghttp2_session* session, int32_t stream_id) noexcept
     int nghttp2_submit_settings(nghttp2_session* session, uint8_t flags, const nghttp2_settings_entry* entries,
                                 size_t count) noexcept

@@ -41,8 +41,11 @@ class Ring:
     def seal(self, instance: int, now_ns: int = 0) -> Batch | int | None:
         """The oldest slab that is due, the time when one will be, or None when nothing waits."""
 
-    def take(self, instance: int, batch: Batch, now_ns: int = 0) -> Batch | None:
-        """Makes a sealed slab's rows run; None while one of them is still being filled."""
+    def take(self, instance: int, batch: Batch, now_ns: int = 0, partial: bool = False) -> Batch | None:
+        """Makes a sealed slab's rows run; None while one of them is still being filled.
+
+        partial: rows that are being filled are left for a later pass instead.
+        """
 
     def take_alone(self, batch: Batch, row: int) -> int:
         """1 run this row alone, 0 it is gone, -1 it ended two executors alone and has failed."""

@@ -88,9 +88,9 @@ cdef class Ring:
             return batch.wait_until_ns
         return None if code < 0 else batch
 
-    def take(self, uint32_t instance, dict batch, uint64_t now_ns=0):
+    def take(self, uint32_t instance, dict batch, uint64_t now_ns=0, bint partial=False):
         cdef Batch b = batch
-        if ring_take(&self.arena.view, instance, now_ns, &b) == RING_UNPUBLISHED:
+        if ring_take(&self.arena.view, instance, now_ns, partial, &b) == RING_UNPUBLISHED:
             return None
         return b
 

@@ -7,6 +7,7 @@ Every transition is one compare-and-swap, the state is never stored before what 
 two of them leaves a word that says what is left to do:
 
     slab   FREE -> OPENING -> OPEN -> SEALED -> RUNNING -> DONE -> FREE (next generation)
+                                        +<--------+   its executor died, or rows were still being filled
     row    (old generation) -> FILLING -> READY -> RUNNING -> DONE | FAILED -> FREE
                                   |          |        +-> ORPHAN -> FREE        owner died while it ran
                                   |          +-> CANCELLED -> FREE              owner took it back
@@ -52,6 +53,7 @@ cdef enum RingCode:
 #: Row failure codes; InferError codes of infer_spec plus what only an executor can say.
 cdef enum FailureCode:
     FAILURE_NONE = 0
+    FAILURE_UNAVAILABLE = 3
     FAILURE_MODEL = 5
     FAILURE_DEADLINE = 7
     FAILURE_POISON = 8
@@ -138,7 +140,7 @@ cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil
 cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out,
                   uint64_t* wait_until_ns) noexcept nogil
 cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out) noexcept nogil
-cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* batch) noexcept nogil
+cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partial, Batch* batch) noexcept nogil
 cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcept nogil
 cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t code) noexcept nogil
 cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch) noexcept nogil

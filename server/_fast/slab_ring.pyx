@@ -129,6 +129,7 @@ cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
     relaxed_store(&header.signature, signature)
     relaxed_store(&header.opened_ns, now_ns)
     relaxed_store_half(&header.attempts, 0)
+    relaxed_store_half(&header.passes, 0)
     opened = slab_word(SLAB_OPEN, owner, row_count, row_count, generation)
     word_store(&header.word, opened)
     failpoint(FP_OPENED)
@@ -282,12 +283,25 @@ cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil:
 
 # ---- executor
 
+cdef bint is_only_filling(ArenaView* v, uint32_t slab, uint32_t row_count) noexcept nogil:
+    """Whether a slab that was left behind has rows being filled and none to run."""
+    cdef uint32_t row, state
+    cdef bint is_filling = False
+    for row in range(row_count):
+        state = row_state(word_load(row_at(v, slab, row)))
+        if state == ROW_READY:
+            return False
+        is_filling |= state == ROW_FILLING
+    return is_filling
+
+
 cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out,
                   uint64_t* wait_until_ns) noexcept nogil:
     """The oldest slab that is due: 0 and its word, RING_EMPTY, or RING_WAIT and the time when one will be.
 
     A slab is due at once (natural batching), or with a queue delay when it is that old or has the preferred rows. A
-    slab that a dead executor left behind is always due. The reference for this rule is server.batching.plan.decide.
+    slab that was left behind, by a dead executor or with rows still being filled, is due as soon as it has a row to
+    run. The reference for this rule is server.batching.plan.decide.
     """
     cdef uint64_t word, due_ns, best_word = 0, delay_ns = v.lane.max_queue_delay_ns
     cdef uint32_t slab, state, best = v.slab_count, full = v.lane.preferred_rows
@@ -298,7 +312,7 @@ cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* w
         word = word_load(&v.slabs[slab].word)
         state = slab_state(word)
         if state == SLAB_SEALED:
-            if slab_owner(word) != OWNER_NONE:
+            if slab_owner(word) != OWNER_NONE or is_only_filling(v, slab, slab_claimed(word)):
                 continue
         elif state == SLAB_OPEN:
             if delay_ns and slab_claimed(word) < full:
@@ -343,8 +357,10 @@ cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out)
     return 0
 
 
-cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* batch) noexcept nogil:
+cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partial, Batch* batch) noexcept nogil:
     """Makes a sealed slab's rows run: 0, or RING_UNPUBLISHED while a row is still being filled (then try again).
+
+    partial: do not wait for rows that are being filled by a worker that does not get on; they run in a later pass.
 
     Rows past their deadline fail here, before they run. A slab that two executors died with is not taken as a whole:
     live_count counts its rows, and ring_take_alone takes them one by one.
@@ -355,7 +371,7 @@ cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* batc
     cdef SlabHeader* header = &v.slabs[batch.slab]
     cdef bint alone = batch.attempts >= 2
     for row in range(batch.row_count):
-        if row_state(word_load(row_at(v, batch.slab, row))) == ROW_FILLING:
+        if not partial and row_state(word_load(row_at(v, batch.slab, row))) == ROW_FILLING:
             return RING_UNPUBLISHED
     relaxed_store(&header.run_start_ns, now_ns)
     relaxed_store_half(&header.run_rows, batch.row_count)
@@ -419,10 +435,12 @@ cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t co
 
 
 cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch) noexcept nogil:
-    """Ends a running slab: rows still running are done, rows without an owner free. The owners to wake, as a bit
-    set.
+    """Ends a running slab: rows still running are done, rows without an owner free. The owners to wake, as a bit set.
+
+    A slab with rows that could not be taken, since they were being filled, is left for a later pass.
     """
-    cdef uint64_t owners = 0
+    cdef uint64_t owners = 0, ended
+    cdef bint is_over = True
     cdef uint64_t word
     cdef uint32_t row
     failpoint(FP_FINISHING)
@@ -431,9 +449,17 @@ cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch)
         word = word_load(row_at(v, batch.slab, row))
         if row_state(word) == ROW_DONE or row_state(word) == ROW_FAILED:
             owners |= <uint64_t>1 << row_owner(word)
+        elif row_state(word) == ROW_FILLING or row_state(word) == ROW_READY:
+            is_over = False
         failpoint(FP_FINISHED)
+    if is_over:
+        ended = slab_word(SLAB_DONE, 0, 0, batch.row_count, batch.generation)
+    else:
+        # Before the word: whoever sees finished rows in a slab that is not done has to know why.
+        relaxed_store_half(&v.slabs[batch.slab].passes, relaxed_load_half(&v.slabs[batch.slab].passes) + 1)
+        ended = slab_word(SLAB_SEALED, OWNER_NONE, 0, batch.row_count, batch.generation)
     word = slab_word(SLAB_RUNNING, instance, 0, batch.row_count, batch.generation)
-    word_cas(&v.slabs[batch.slab].word, word, slab_word(SLAB_DONE, 0, 0, batch.row_count, batch.generation))
+    word_cas(&v.slabs[batch.slab].word, word, ended)
     failpoint(FP_DONE)
     ring_recycle(v, batch.slab)
     return owners

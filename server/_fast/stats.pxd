@@ -3,7 +3,7 @@
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from server._fast.atomics cimport relaxed_add
+from server._fast.atomics cimport relaxed_add, shared_add
 from server._fast.layout cimport BATCH_EXACT, HISTOGRAM_BUCKETS, Histogram, StatsBlock
 
 
@@ -57,9 +57,9 @@ cdef inline int batch_bucket(uint64_t rows) noexcept nogil:
 
 
 cdef inline void stats_batch(StatsBlock* s, uint64_t rows, uint64_t run_ns) noexcept nogil:
-    """One execution of `rows` rows; the executor calls, one instance at a time."""
+    """One execution of `rows` rows; any instance of the executor calls, several at once."""
     cdef int k = batch_bucket(rows)
-    relaxed_add(&s.execution_count, 1)
-    relaxed_add(&s.busy_ns, run_ns)
-    relaxed_add(&s.batch_counts[k], 1)
-    relaxed_add(&s.batch_ns[k], run_ns)
+    shared_add(&s.execution_count, 1)
+    shared_add(&s.busy_ns, run_ns)
+    shared_add(&s.batch_counts[k], 1)
+    shared_add(&s.batch_ns[k], run_ns)

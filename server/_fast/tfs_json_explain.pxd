@@ -41,8 +41,6 @@ cdef struct TensorWalk:
     int64_t dims[8]
 
 
-# "JSON Parse error: ...": the scanner stands where it failed.
-cdef int tfs_fail_parse(const JsonScan* s, InferError* err) noexcept nogil
 cdef inline int tfs_clip(size_t n) noexcept nogil:
     """A precision for %.*s: long names are cut."""
     return <int>n if n < 128 else 128
@@ -61,6 +59,8 @@ cdef inline void tfs_cursor_at(FillCursor* c, const char* p, const char* end, in
 
 # The value at p, printable, cut and ended by a NUL, into out[QUOTE_BYTES].
 cdef void tfs_quote(const JsonScan* s, const char* p, char* out) noexcept nogil
+# "JSON Parse error: ...": the scanner stands where it failed.
+cdef int tfs_fail_parse(const JsonScan* s, InferError* err) noexcept nogil
 # "JSON Value: {...} WHAT", with the value at p.
 cdef int tfs_fail_value(const JsonScan* s, const char* p, const char* what, InferError* err) noexcept nogil
 # The value at the cursor is no `dtype`.

@@ -29,6 +29,7 @@ from server._fast.infer_spec cimport (
     dtype_width_bytes,
     infer_fail,
 )
+from server._fast.name_list cimport NameList, name_list_add, name_list_text
 from server._fast.outbuf cimport outbuf_reserve
 from server._fast.tfs_json_explain cimport (
     QUOTE_BYTES,
@@ -107,25 +108,17 @@ cdef int fail_keys(TfsReader* t, const JsonScan* start) noexcept nogil:
     """The instance at `start` has not exactly the model's inputs as keys."""
     cdef char names[160]
     cdef char quoted[QUOTE_BYTES]
-    cdef size_t n = 0
-    cdef size_t k
+    cdef NameList wanted
     cdef int i
-    cdef Span name
+    wanted.count = 0
     for i in range(t.r.spec.n_inputs):
-        name = t.r.spec.inputs[i].name
-        if n + name.n + 2 > sizeof(names):
-            break
-        if i:
-            names[n] = b","
-            n += 1
-        for k in range(name.n):
-            names[n + k] = name.p[k]
-        n += name.n
+        name_list_add(&wanted, t.r.spec.inputs[i].name)
+    name_list_text(&wanted, names, sizeof(names))
     tfs_quote(start, start.p, quoted)
     return infer_fail(
         t.r.err, INFER_INVALID_ARGUMENT,
-        b"Failed to process element: %lld of 'instances' list. JSON object: %s must only have keys: %.*s",
-        <long long>t.instance_count, quoted, <int>n, names
+        b"Failed to process element: %lld of 'instances' list. JSON object: %s must only have keys: %s",
+        <long long>t.instance_count, quoted, names
     )
 
 

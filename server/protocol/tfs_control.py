@@ -1,15 +1,15 @@
 """What a worker answers to a request of TensorFlow Serving's REST API or KServe V1 that is no running prediction.
 
 Errors are raised as those of server.errors, with TensorFlow Serving's texts; the caller turns them into answers. Two
-statuses differ on purpose: a model that is known but not loaded is 503 with Retry-After, not 404, as the request is
-worth repeating; and GET /v1/models is KServe V1's list, not an error.
+statuses differ on purpose: a model that is known but not loaded is 503, not 404, as the request is worth repeating; and
+GET /v1/models is KServe V1's list, not an error.
 """
 
 from __future__ import annotations
 
 from server import errors
 from server.protocol import tfs, tfs_routes
-from server.protocol.served import READY, Catalog, ServedModel
+from server.protocol.served import READY, UNAVAILABLE, Catalog, ServedModel
 
 
 def answer(match: tfs_routes.TfsMatch, catalog: Catalog, *, kserve: bool = True, retry_after_s: int = 1) -> bytes:
@@ -27,15 +27,21 @@ def answer(match: tfs_routes.TfsMatch, catalog: Catalog, *, kserve: bool = True,
         raise errors.UnknownModelError(tfs.unknown_servable_text(match.model, match.version))
     if match.kind == tfs_routes.METADATA:
         if not model.outputs:
-            raise errors.ModelNotReadyError(tfs.not_ready_text(model, match.version), retry_after_s)
+            raise _not_ready(model, match, retry_after_s)
         return tfs.metadata(model)
     if model.state() != READY:
-        raise errors.ModelNotReadyError(tfs.not_ready_text(model, match.version), retry_after_s)
+        raise _not_ready(model, match, retry_after_s)
     if match.kind != tfs_routes.PREDICT:
         raise errors.InvalidArgumentError(tfs.method_text(match.kind))
     # A ready model's predictions run in the worker's C code: this one was not ready a moment ago.
     text = f"model '{model.name}' version {model.version} became ready only now: send the request again"
     raise errors.ModelNotReadyError(text, retry_after_s)
+
+
+def _not_ready(model: ServedModel, match: tfs_routes.TfsMatch, retry_after_s: int) -> errors.ModelNotReadyError:
+    """Waiting helps unless the model could not be loaded."""
+    text = tfs.not_ready_text(model, match.version)
+    return errors.ModelNotReadyError(text, None if model.state() == UNAVAILABLE else retry_after_s)
 
 
 def _versions(match: tfs_routes.TfsMatch, catalog: Catalog) -> list[ServedModel]:

@@ -181,7 +181,8 @@ class Worker:
         self._loop.remove_reader(self._plan.supervisor_line)
         log.error("supervisor_gone", "finishing what is in flight")
         self._plan.control.draining = True
-        self._stop()
+        if not self._is_stopping:
+            self._stop()
         self._loop.call_later(5.0, self._loop.stop)
 
     def readiness(self) -> str:

@@ -6,7 +6,7 @@ Every refused request is followed by a good one in the same bytes, which must ne
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,6 +19,10 @@ from tests.support.wire import LIVE, LIVE_BODY, Wire, chunked, infer, post
 pytestmark = pytest.mark.slow
 
 MAX_BODY_BYTES = 4 << 20
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+#: Frames of HTTP/2: an empty SETTINGS, and a PING with the server's answer to it.
+HTTP2_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+HTTP2_PING, HTTP2_PONG = (bytes([0, 0, 8, 6, flags, 0, 0, 0, 0]) + b"headrace" for flags in (0, 1))
 ECHO = "/v2/models/echo/infer"
 GOOD_BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2.5]}]}).encode()
 GOOD = post(ECHO, GOOD_BODY)
@@ -175,6 +179,25 @@ def test_the_http2_preface_changes_the_protocol_only_at_the_start(server: Server
         wire.send(LIVE + preface + LIVE)
         assert wire.answer().body == LIVE_BODY
         refused(wire, 505)
+
+
+@pytest.mark.parametrize("send", [Wire.send, Wire.send_in_bytes])
+def test_the_preface_of_http_2_switches_a_fresh_connection(wire: Wire, send: Callable[[Wire, bytes], Wire]) -> None:
+    send(wire, HTTP2_PREFACE + HTTP2_SETTINGS + HTTP2_PING)
+    received = b""
+    while HTTP2_PONG not in received:
+        more = wire.socket.recv(4096)
+        assert more, received
+        received += more
+    # The server's own SETTINGS are the first frame that it sends.
+    assert received[3] == 4
+
+
+def test_the_preface_of_http_2_behind_a_request_is_refused(wire: Wire) -> None:
+    wire.send(GOOD + LIVE + HTTP2_PREFACE + LIVE)
+    echoed(wire)
+    assert wire.answer().body == LIVE_BODY
+    refused(wire, 505)
 
 
 #: The request is refused from its head and its body skipped: (bytes, status, a field that the answer must have).

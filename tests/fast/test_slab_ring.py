@@ -272,6 +272,26 @@ def test_an_unpublished_row_holds_the_batch_until_its_owner_speaks_or_dies() -> 
     assert ring.complete(0, batch) == 1 << 1
 
 
+def test_rows_that_are_there_need_not_wait_for_one_that_is_not() -> None:
+    ring = new_ring()
+    ready, filling = ring.claim(1), ring.claim(2)
+    ring.publish(1, ready)
+    batch = ring.take(0, ring.seal(0), partial=True)
+    assert (batch["row_count"], batch["live_count"]) == (2, 1)
+    assert states(ring, filling) == [model.ROW_FILLING]
+    assert ring.complete(0, batch) == 1 << 1
+    assert ring.finished(1, ready) == 0
+    assert not ring.release(1, ready)
+    # Nothing can run until the row is published, and nothing else is to do.
+    assert ring.seal(0) is None
+    ring.publish(2, filling)
+    batch = ring.take(0, ring.seal(0))
+    assert batch["live_count"] == 1
+    assert ring.complete(0, batch) == 1 << 2
+    assert ring.finished(2, filling) == 0
+    assert ring.release(2, filling)
+
+
 def test_the_oldest_slab_goes_first_when_generations_wrap() -> None:
     ring = new_ring(slab_count=8, row_capacity=1)
     ring.arena.buffer(LANE_OFFSET_BYTES, 4)[:] = (GENERATION_LIMIT - 4).to_bytes(4, "little")
@@ -391,12 +411,12 @@ class RingMachine(RuleBasedStateMachine):
             self.sealed.append((instance, batch))
 
     @precondition(lambda self: self.sealed)
-    @rule(pick=st.integers(0, 63))
-    def take(self, pick: int) -> None:
+    @rule(pick=st.integers(0, 63), partial=st.booleans())
+    def take(self, pick: int, partial: bool = False) -> None:
         index = pick % len(self.sealed)
         instance, batch = self.sealed[index]
-        taken = self.ring.take(instance, batch, self.now_ns)
-        assert taken == self.model.take(batch, self.now_ns)
+        taken = self.ring.take(instance, batch, self.now_ns, partial)
+        assert taken == self.model.take(batch, self.now_ns, partial)
         if taken is not None:
             self.sealed.pop(index)
             self.running.append((instance, taken))

@@ -288,7 +288,7 @@ REFUSED: list[tuple[Served, bytes, str]] = [
         b'{"instances":[{"image":[1,2],"mask":true}]}',
         (
             'Failed to process element: 0 of \'instances\' list. JSON object: {"image":[1,2],"mask":true} must only '
-            "have keys: image,mask,k"
+            "have keys: image,k,mask"
         ),
     ),
     (
@@ -296,7 +296,7 @@ REFUSED: list[tuple[Served, bytes, str]] = [
         b'{"instances":[{"image":[1,2],"mask":true,"k":[],"q":[]}]}',
         (
             "Failed to process element: 0 of 'instances' list. JSON object: "
-            '{"image":[1,2],"mask":true,"k":[],"q":[]} must only have keys: image,mask,k'
+            '{"image":[1,2],"mask":true,"k":[],"q":[]} must only have keys: image,k,mask'
         ),
     ),
     (

@@ -146,7 +146,9 @@ class SlabRing:
         due, later = [], []
         for slab in self.slabs:
             due_ns = slab.opened_ns + self.delay_ns
-            left_behind = slab.state == SEALED and slab.owner == ANY_INSTANCE
+            states = {row.state for row in slab.rows}
+            only_filling = ROW_FILLING in states and ROW_READY not in states
+            left_behind = slab.state == SEALED and slab.owner == ANY_INSTANCE and not only_filling
             ripe = not self.delay_ns or len(slab.rows) >= self.full_rows or now_ns >= due_ns
             if left_behind or (slab.state == OPEN and ripe):
                 due.append(slab)
@@ -165,9 +167,9 @@ class SlabRing:
             "wait_until_ns": 0,
         }
 
-    def take(self, batch: Batch, now_ns: int = 0) -> Batch | None:
+    def take(self, batch: Batch, now_ns: int = 0, partial: bool = False) -> Batch | None:
         slab = self.slabs[batch["slab"]]
-        if any(row.state == ROW_FILLING for row in slab.rows):
+        if not partial and any(row.state == ROW_FILLING for row in slab.rows):
             return None
         slab.state = RUNNING
         live_count = 0
@@ -207,7 +209,10 @@ class SlabRing:
             self.finish_row(batch["slab"], index)
             if row.state in (ROW_DONE, ROW_FAILED):
                 owners |= 1 << row.owner
-        slab.state, slab.owner = DONE, 0
+        if any(row.state in (ROW_FILLING, ROW_READY) for row in slab.rows):
+            slab.state, slab.owner = SEALED, ANY_INSTANCE
+        else:
+            slab.state, slab.owner = DONE, 0
         self._recycle(batch["slab"])
         return owners
 

@@ -1,11 +1,14 @@
 /* The slab ring's words under every interleaving: 2 workers, 1 executor, 2 slabs of 2 rows, at most one crash anywhere.
  *
- * Each statement that touches a shared word is one step; compare-and-swap is the only step that reads and writes. Memory
- * is sequentially consistent here, so weaker orders are not covered. Waiting is a blocked guard: a lost row or slab ends in
- * an invalid end state. Each worker makes one request, a successor one more; worker 0 asks for one row, worker 1 for one or
- * two. Generations never wrap and are drawn when the slab is opened. VICTIM says who crashes (0, 1, 2 the executor, 7
- * nobody), before any shared write or in any wait, which is where a death makes a difference, or never. BUG_x takes one rule out; each must be found. Locals are cleared when they are dead, to
- * keep the states few. */
+ * Each statement that touches a shared word is one step; compare-and-swap is the only step that reads and writes.
+ * Memory is sequentially consistent here, so weaker orders are not covered. Waiting is a blocked guard: a lost row or
+ * slab ends in an invalid end state. Each worker makes one request, a successor one more; worker 0 asks for one row,
+ * worker 1 for one or two. Generations never wrap and are drawn when the slab is opened. Locals are cleared when they
+ * are dead, to keep the states few.
+ *
+ * VICTIM: who crashes (0, 1, 2 the executor, 7 nobody), before any shared write or in any wait, which is where a death
+ * makes a difference, or never. CANCELLERS: bit set of the workers that may take their rows back at any point. BUG_x
+ * takes one rule out; each must be found. */
 #define SLABS 2
 #define ROWS 2
 #define EXECUTOR 2
@@ -38,6 +41,7 @@
 #define SLAB_GEN(w) ((w) >> 11)
 #define ROW_GEN(w) ((w) >> 7)
 #define MOVED(w, st) (((w) & ~15) | (st))
+#define CANCELS(me) ((CANCELLERS >> (me)) & 1)
 #define AT(s, r) ((s) * ROWS + (r))
 #define DUE(w) (STATE(w) == S_OPEN || (STATE(w) == S_SEALED && OWNER(w) == NOBODY))
 #define ROOM(w) (STATE(w) == S_FREE || (STATE(w) == S_OPEN && CLAIMED(w) + k <= ROWS))
@@ -58,7 +62,7 @@ bool settled; /* the crash happened and was tidied up, or will not happen */
 #else
 #define DIES (me == VICTIM && !struck)
 #endif
-#define MAY_DIE if :: DIES -> struck = true; goto died :: skip fi
+#define MAY_DIE if :: atomic { DIES -> struck = true; goto died } :: skip fi
 
 inline cas(word, old, new) {
     atomic { MAY_DIE; if :: word == old -> word = new; ok = true :: else -> ok = false fi }
@@ -101,7 +105,7 @@ inline recycle(s) {
     sr = 0; seen = 0; w = 0
 }
 
-/* Gives one row up in whatever state it is: what cancel and reap do; `waiting` is what a row that has not begun becomes. */
+/* Gives one row up in whatever state it is, as cancel and reap do; one that has not begun becomes `waiting`. */
 inline give_up(s, r, who, waiting) {
     do
     :: seen = row[AT(s, r)];
@@ -175,7 +179,7 @@ claim:
         :: else -> break
         od;
         w = 0; s = 0; moved = 0;
-        if :: ROOM(slab[0]) || ROOM(slab[1]) :: DIES -> struck = true; goto died fi;
+        if :: ROOM(slab[0]) || ROOM(slab[1]) :: atomic { DIES -> struck = true; goto died } fi;
         goto claim;
 claimed:
         w = 0;
@@ -194,7 +198,7 @@ claimed:
         od;
         r = first;
         if
-        :: goto cancel
+        :: CANCELS(me) -> goto cancel
         :: skip
         fi;
         do
@@ -206,8 +210,8 @@ claimed:
         :: r < first + k ->
             if
             :: STATE(row[AT(s, r)]) == R_DONE -> assert(output[AT(s, r)] == gen); r++
-            :: goto cancel
-            :: DIES -> struck = true; goto died
+            :: CANCELS(me) -> goto cancel
+            :: atomic { DIES -> struck = true; goto died }
             fi
         :: else -> break
         od;
@@ -248,7 +252,7 @@ proctype executor() {
     bool ok;
     byte me = EXECUTOR;
     do
-    :: DIES -> struck = true; goto died
+    :: atomic { DIES -> struck = true; goto died }
     :: left == 0 && settled && !DUE(slab[0]) && !DUE(slab[1]) -> break
     :: DUE(slab[0]) || DUE(slab[1]) ->
         w = slab[0];
@@ -273,7 +277,11 @@ proctype executor() {
             :: else ->
                 r = 0;
                 do
-                :: r < n -> if :: STATE(row[AT(s, r)]) != R_FILLING -> r++ :: DIES -> struck = true; goto died fi
+                :: r < n ->
+                    if
+                    :: STATE(row[AT(s, r)]) != R_FILLING -> r++
+                    :: atomic { DIES -> struck = true; goto died }
+                    fi
                 :: else -> break
                 od;
                 cas(slab[s], SLAB(S_SEALED, EXECUTOR, 0, n, gen), SLAB(S_RUNNING, EXECUTOR, 0, n, gen));

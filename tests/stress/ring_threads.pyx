@@ -337,7 +337,7 @@ cdef class InstanceBody:
                 continue
             since_ns = 0
             self.tally.operations += 1
-            while ring_take(v, self.instance, 2, &batch) == RING_UNPUBLISHED:
+            while ring_take(v, self.instance, 2, False, &batch) == RING_UNPUBLISHED:
                 if self.crowd.idle(&since_ns):
                     return True
                 if half_load(&self.crowd.crash):

@@ -202,3 +202,12 @@ def test_tables_are_complete() -> None:
         name = {1: "INVALID_ARGUMENT", 2: "NOT_FOUND", 3: "UNAVAILABLE", 4: "UNIMPLEMENTED", 5: "INTERNAL"}.get(code)
         if name:
             assert errors.outcome(cls).http_status == tfs.HTTP_STATUS[name]
+
+
+@pytest.mark.parametrize(("name", "retry_after_s"), [("slow", 7), ("broken", None)])
+def test_waiting_is_advised_where_it_helps(name: str, retry_after_s: int | None) -> None:
+    match = tfs_routes.parse("POST", f"/v1/models/{name}:predict")
+    assert match is not None
+    with pytest.raises(errors.ModelNotReadyError) as caught:
+        tfs_control.answer(match, CATALOG, retry_after_s=7)
+    assert caught.value.retry_after_s == retry_after_s
