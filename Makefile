@@ -107,6 +107,7 @@ test-tsan: test-setup build/tsan/stamp ## the threaded stress tests under Thread
 
 .PHONY: stress
 stress: test-setup build/debug/stamp ## long randomised runs: 10^5-10^6 cases, kills (HEADRACE_STRESS=N scales them)
+	@tools/prerequisites.sh $(PYTHON) spin
 	HEADRACE_STRESS=$(STRESS) tools/with_variant.sh debug $(BIN)/pytest -q tests/stress $(ARGS)
 	HEADRACE_STRESS=$(STRESS) $(BIN)/pytest -q -m "not lint" --ignore=tests/stress $(ARGS)
 

@@ -54,6 +54,7 @@ cdef class H2Session(Peer):
     cdef int widen(self, H2Stream stream, uint64_t message_bytes) except -1
     cdef int more(self, H2Stream stream) except -1
     cdef bint is_busy(self, H2Stream stream) noexcept
+    cdef bint has_calls(self) except -1
     cdef int give_back(self, H2Stream stream, size_t n) except -1
     cdef bint hold_up(self, H2Stream stream) except -1
     cdef int go_on(self) except -1

@@ -334,7 +334,9 @@ cdef class H2Session(Peer):
         self.frontend.peer_gone(self)
 
     def eof_received(self):
+        """The client sends nothing more: what is in flight is answered as far as its windows allow, then this closes."""
         self.got_eof = True
+        self.frontend.peer_due(self)
         return bool(self.streams) or self.out.len > 0 or self.is_spilled
 
     def get_buffer(self, Py_ssize_t hint):
@@ -496,6 +498,14 @@ cdef class H2Session(Peer):
         """Whether further messages of the stream wait for an answer, or for the client to take answers."""
         return stream.call is not None or stream.is_held_up
 
+    cdef bint has_calls(self) except -1:
+        """Whether an inference is in flight on any stream. O(streams)."""
+        cdef H2Stream stream
+        for stream in self.streams.values():
+            if stream.call is not None:
+                return True
+        return False
+
     cdef int give_back(self, H2Stream stream, size_t n) except -1:
         """The client may send as much again, up to what is owed."""
         n = min(n, stream.owed_bytes)
@@ -543,6 +553,9 @@ cdef class H2Session(Peer):
             return 0
         if self.held_up:
             self.go_on()
+        if self.got_eof and not self.is_due and not self.has_calls():
+            # Streams that are not complete never will be, and no window will open for what is blocked.
+            self.must_end = True
         if not self.streams and (self.is_closing or self.got_eof):
             self.must_end = True
         if self.must_end or not (

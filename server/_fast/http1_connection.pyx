@@ -540,9 +540,6 @@ cdef class Http1Connection(Http1Output):
             self.resume()
             if self.own_bytes:
                 self.consume_all(self.own, self.own_bytes)
-            if self.got_eof:
-                # What is left of a request will never be whole: look once more whether that was all.
-                self.frontend.peer_due(self)
         return 0
 
     cdef int begin_close(self) except -1:

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.time cimport timespec
 
-from server._fast.atomics cimport relaxed_add, relaxed_store, word_load
+from server._fast.atomics cimport relaxed_store, shared_add, word_load
 from server._fast.clock cimport now_ns
 from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, Control, RowFailure
 from server._fast.quarantine cimport quarantine_add, row_digest
@@ -108,7 +108,7 @@ cdef class LaneExecutor:
                 # A worker that shares this core and has rows to publish gets to do so first: one batch instead of two.
                 sched_yield()
             elif code == RING_EMPTY and ring_due(self.v, now_ns(), &slab, &word, &due_ns) != RING_EMPTY:
-                relaxed_add(&self.v.lane.missed_wakeups, 1)
+                shared_add(&self.v.lane.missed_wakeups, 1)
         lane_sleep_end(self.v.lane, self.instance)
 
     cdef void sleep_unpublished(self) noexcept nogil:

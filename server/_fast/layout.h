@@ -143,7 +143,7 @@ typedef struct {
     uint64_t pad[6];
 } Histogram;
 
-/* One writer each: worker i writes block i, the executor the last one (under its own lock when it has several instances).
+/* One writer each: worker i writes block i, the executor the last one (its instances by atomic additions).
  * A successor goes on where its predecessor stopped, so counters never fall. */
 typedef struct {
     uint64_t success_count;

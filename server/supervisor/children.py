@@ -40,13 +40,19 @@ def start_child(role: str, comm: str, main: Callable[[], int], shed: Callable[[]
     """Forks a child that runs `main` and exits with its result; `shed` closes in the child what is not its own.
 
     The caller must have one thread. The child ignores SIGINT and SIGTERM: those are for the supervisor, which tells its
-    children through shared memory.
+    children through shared memory. Raises OSError when the system has no process or descriptor left.
     """
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
-        return Child(pid, os.pidfd_open(pid), role)
+        try:
+            return Child(pid, os.pidfd_open(pid), role)
+        except OSError:
+            # Nobody would see its end.
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
     status = EXIT_CRASHED
     try:
         signal.set_wakeup_fd(-1)

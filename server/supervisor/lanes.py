@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from server.worker.process import LanePlan as WorkerLane
     from server.worker.process import RefusedModel
 
+#: FailureCode of slab_ring.pxd.
+FAILURE_UNAVAILABLE = 3
+#: A time at which every slab is due, whatever the queue delay.
+_FAR_NS = 1 << 62
+
 
 class Lane:
     """One model version that is served: its ring, and the doorbells of its executor's instances."""
@@ -56,6 +61,24 @@ class Lane:
         )
         self.ring = Ring(self.arena)
         self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(config.instances)]
+
+    def refuse_waiting(self) -> int:
+        """Fails every request that waits, in place of an executor that will never come: how many slabs had any.
+
+        Rows that a worker is filling at this moment are left: call again a little later.
+        """
+        self.ring.recover_executor()
+        refused_count = 0
+        while isinstance(batch := self.ring.seal(0, _FAR_NS), dict):
+            batch["attempts"] = 0  # taken as a whole, whatever has died with it before
+            taken = self.ring.take(0, batch)
+            if taken is None:
+                continue
+            for row in range(taken["row_count"]):
+                self.ring.finish_row(taken["slab"], row, FAILURE_UNAVAILABLE)
+            self.ring.complete(0, taken)
+            refused_count += 1
+        return refused_count
 
     def ring_instances(self) -> None:
         """Wakes every instance, whether or not it sleeps."""

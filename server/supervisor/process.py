@@ -37,6 +37,10 @@ MODEL_FAILED = 3
 
 #: Deaths of one child in a row, each early, after which the server gives up on its own crash loop.
 MAX_EARLY_WORKER_DEATHS = 10
+#: A worker may have been filling rows when its model failed: they are refused after this.
+REFUSE_AGAIN_NS = 1_000_000_000
+#: How long to wait when the system has no process or descriptor left for a child.
+START_AGAIN_NS = 1_000_000_000
 #: How long executors may take to end once the workers have gone.
 EXECUTOR_GRACE_NS = 5_000_000_000
 #: How long a worker may hold its connections after a second signal.
@@ -205,12 +209,16 @@ class Supervisor:
                         listener.close()
             os.close(self.workers_line[0])
 
-        child = start_child(f"worker-{index}", f"headrace-w{index}", main, shed)
+        child = self._try_start(f"worker-{index}", f"headrace-w{index}", main, shed)
+        if child is None:
+            self._after(START_AGAIN_NS, functools.partial(self._start_worker, index))
+            return
         self.workers[index] = child
         self.selector.register(child.pidfd, selectors.EVENT_READ, functools.partial(self._on_worker_death, index))
 
     def _start_executor(self, index: int) -> None:
-        if self.stage not in ("serving", "draining"):
+        # While the workers finish, too: what they hold may need it.
+        if self.stage not in ("serving", "draining", "stopping"):
             return
         lane = self.lanes[index]
 
@@ -233,10 +241,21 @@ class Supervisor:
             self._close_listeners()
             os.close(self.workers_line[1])
 
-        child = start_child(f"executor-{lane.name}", f"headrace-e{index}", main, shed)
+        child = self._try_start(f"executor-{lane.name}", f"headrace-e{index}", main, shed)
+        if child is None:
+            self._after(START_AGAIN_NS, functools.partial(self._start_executor, index))
+            return
         self.executors[index] = child
         lane.arena.executor_pid = child.pid
         self.selector.register(child.pidfd, selectors.EVENT_READ, functools.partial(self._on_executor_death, index))
+
+    def _try_start(self, role: str, comm: str, main: Callable[[], int], shed: Callable[[], None]) -> Child | None:
+        """None when the system is out of processes, memory or descriptors: the children that live serve on."""
+        try:
+            return start_child(role, comm, main, shed)
+        except OSError as error:
+            log.error("child_not_started", child=role, reason=error.strerror, again_in_ms=START_AGAIN_NS // 10**6)
+            return None
 
     def _close_listeners(self) -> None:
         for listeners in self.listeners.values():
@@ -309,7 +328,8 @@ class Supervisor:
         recovered = lane.ring.recover_executor()
         if lane.arena.model_state == MODEL_FAILED:
             log.error("model_failed", model=lane.name, version=lane.version, reason=lane.arena.model_reason)
-            self._ring_everybody()
+            self._refuse_waiting(lane)
+            self._after(REFUSE_AGAIN_NS, functools.partial(self._refuse_waiting, lane))
             self._announce()
             return
         lane.arena.set_state(MODEL_RESTARTING, f"its executor ended with status {status} and is being started again")
@@ -325,6 +345,11 @@ class Supervisor:
         )
         self.control.count_restart(False)
         self._after(delay_ns, functools.partial(self._start_executor, index))
+
+    def _refuse_waiting(self, lane: Lane) -> None:
+        """Its model cannot be loaded any more: answers what was accepted while it could."""
+        lane.refuse_waiting()
+        self._ring_everybody()
 
     # -- the end
 

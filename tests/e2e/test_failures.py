@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -295,7 +294,7 @@ def test_whoever_has_served_is_replaced_at_once_however_often_it_dies(server: Se
         for role in ("worker", "executor"):
             os.kill(victim := server.pids(role)[0], signal.SIGKILL)
             server.wait_replaced(role, victim, 2 if role == "worker" else 1)
-        wait_until(lambda: server.get("/v2/models/broad/ready").status == 200, "the model ready again")
+        wait_until(lambda: server.get("/v2/models/echo/ready").status == 200, "the model ready again")
         # The policy calls a second of service stable.
         time.sleep(1.5)
     delays = [line.rpartition('"restart_in_ms":')[2] for line in server.log().splitlines() if "_died" in line]
@@ -325,53 +324,39 @@ def test_a_worker_that_stands_still_stops_nobody_else(server: Server) -> None:
         assert still in server.pids("worker")
 
 
-def test_a_worker_stopped_while_it_fills_a_row_holds_its_batch_only_until_it_dies(zoo: Server) -> None:
+def test_a_worker_stopped_while_it_fills_a_row_stops_nobody_else(zoo: Server) -> None:
     """Large JSON bodies keep a worker busy filling rows: one of many stops hits it there."""
     large = infer("wide", "x", "FP32", [4, WIDTH], [1.0 / 3] * 4 * WIDTH)
     small = infer("wide", "x", "FP32", [1, WIDTH], [0] * WIDTH)
     over = threading.Event()
+    statuses: set[int] = set()
 
     def flood(wire: Wire) -> None:
-        with contextlib.suppress(OSError, AssertionError):  # its worker is killed in the end
-            while not over.is_set():
-                wire.send(large * 2)
-                for _ in range(2):
-                    assert wire.answer().status == 200
+        while not over.is_set():
+            wire.send(large * 2)
+            statuses.update(wire.answer().status for _ in range(2))
 
     with spread(zoo, 4) as held:
         still, lively = sorted(held)
         floods = [threading.Thread(target=flood, args=(wire,)) for wire in held[still]]
         for thread in floods:
             thread.start()
-        other = held[lively].pop()
         try:
-            waiting: list[Wire] = []
-            for last in [False] * 40 + [True]:
-                time.sleep(0.02)
+            for _ in range(30):
                 with stopped(still):
                     for wire in held[lively]:
                         wire.send(small)
-                    ready = time.monotonic() + 0.3
                     for wire in held[lively]:
-                        if select.select([wire.socket], [], [], max(0.0, ready - time.monotonic()))[0]:
-                            assert wire.answer().status == 200
-                        else:
-                            waiting.append(wire)
-                    other.send(echo(1))
-                    echoed(other, 1)
-                    if waiting or last:
-                        killed = time.monotonic()
-                        os.kill(still, signal.SIGKILL)
-                        break
-            for wire in waiting:
-                assert wire.answer().status == 200
-            assert time.monotonic() - killed < 1
+                        wire.socket.settimeout(1)
+                        assert wire.answer().status == 200
+                time.sleep(0.02)
         finally:
             over.set()
             for thread in floods:
                 thread.join(20)
-        zoo.wait_replaced("worker", still, 2)
-        assert held[lively][0].send(small).answer().status == 200
+        # What the stopped process had begun is answered as well, once it goes on.
+        assert statuses == {200}
+        assert not any(thread.is_alive() for thread in floods)
     wait_until(lambda: metric(zoo, "headrace_queue_depth", model="wide") == 0, "every row free")
 
 

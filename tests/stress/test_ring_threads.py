@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -157,7 +158,16 @@ t.join_all([instance.run, lambda: work(worker[0]), lambda: work(worker[1])])
 @pytest.mark.stress
 @pytest.mark.skipif(not TSAN, reason="asks whether ThreadSanitizer sees payloads: make test-tsan")
 def test_the_sanitizer_sees_a_row_that_is_published_before_it_is_filled() -> None:
-    done = subprocess.run([sys.executable, "-c", SABOTAGE], capture_output=True, text=True, check=False, timeout=60)
+    # -P: with the current folder first, the release build of the tree would win over the sanitized one.
+    paths = os.pathsep.join([os.environ["PYTHONPATH"], str(Path(__file__).resolve().parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", SABOTAGE],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 66, done.stderr
     assert "ThreadSanitizer: data race" in done.stderr
     assert "WorkerBody_fill" in done.stderr or "compute_row" in done.stderr
