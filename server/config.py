@@ -114,13 +114,13 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "workers",
         "N",
-        whole(1, 256),
+        whole(1, 62),
         None,
         "processes",
         "processes that accept connections",
         f"one per usable core, at most {MAX_WORKERS_BY_DEFAULT}",
     ),
-    Option("instances", "N", whole(1, 64), 1, "processes", "batches of one model that run at the same time"),
+    Option("instances", "N", whole(1, 32), 1, "processes", "batches of one model that run at the same time"),
     Option(
         "intra_op_threads",
         "N",

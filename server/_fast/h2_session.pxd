@@ -40,8 +40,6 @@ cdef class H2Session(Peer):
     cdef uint64_t last_ping_ns
     cdef int ping_strikes
     cdef size_t spilled_bytes
-    cdef Py_ssize_t view_bytes
-    cdef Py_ssize_t view_stride
 
     # for the protocol above
     cdef int on_request(self, H2Stream stream) except -1

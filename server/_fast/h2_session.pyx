@@ -6,6 +6,7 @@ connection until it is done: a reset stream whose rows still run counts as open.
 O(bytes).
 """
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from server._fast.atomics cimport relaxed_add, word_load
@@ -15,78 +16,29 @@ from server._fast.h2_budget cimport bucket_fill, bucket_take
 from server._fast.h2_stream cimport MAX_HEADER_LIST_BYTES, TIMEOUT_NONE, H2Stream, read_reply
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport (
-    NGHTTP2_CANCEL,
-    NGHTTP2_DATA,
-    NGHTTP2_ENHANCE_YOUR_CALM,
-    NGHTTP2_ERR_CALLBACK_FAILURE,
-    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE,
-    NGHTTP2_FLAG_ACK,
-    NGHTTP2_FLAG_END_STREAM,
-    NGHTTP2_FLAG_NONE,
-    NGHTTP2_HCAT_REQUEST,
-    NGHTTP2_HEADERS,
-    NGHTTP2_INTERNAL_ERROR,
-    NGHTTP2_NO_ERROR,
-    NGHTTP2_PING,
-    NGHTTP2_PRIORITY,
-    NGHTTP2_REFUSED_STREAM,
-    NGHTTP2_RST_STREAM,
-    NGHTTP2_SETTINGS,
-    NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
-    NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
-    NGHTTP2_SETTINGS_MAX_FRAME_SIZE,
-    NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
-    nghttp2_data_provider,
-    nghttp2_frame,
-    nghttp2_nv,
-    nghttp2_option,
-    nghttp2_option_new,
-    nghttp2_option_set_max_outbound_ack,
-    nghttp2_option_set_max_settings,
-    nghttp2_option_set_no_auto_window_update,
-    nghttp2_option_set_no_closed_streams,
-    nghttp2_session,
-    nghttp2_session_callbacks,
-    nghttp2_session_callbacks_new,
+    NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_ERR_CALLBACK_FAILURE,
+    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE,
+    NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY,
+    NGHTTP2_REFUSED_STREAM, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+    NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_FRAME_SIZE, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
+    nghttp2_data_provider, nghttp2_frame, nghttp2_nv, nghttp2_option, nghttp2_option_new,
+    nghttp2_option_set_max_outbound_ack, nghttp2_option_set_max_settings, nghttp2_option_set_no_auto_window_update,
+    nghttp2_option_set_no_closed_streams, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
     nghttp2_session_callbacks_set_on_begin_headers_callback,
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback,
-    nghttp2_session_callbacks_set_on_frame_recv_callback,
-    nghttp2_session_callbacks_set_on_frame_send_callback,
-    nghttp2_session_callbacks_set_on_header_callback,
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback, nghttp2_session_callbacks_set_on_frame_recv_callback,
+    nghttp2_session_callbacks_set_on_frame_send_callback, nghttp2_session_callbacks_set_on_header_callback,
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
-    nghttp2_session_callbacks_set_on_stream_close_callback,
-    nghttp2_session_consume_connection,
-    nghttp2_session_consume_stream,
-    nghttp2_session_del,
-    nghttp2_session_get_outbound_queue_size,
-    nghttp2_session_get_last_proc_stream_id,
-    nghttp2_session_mem_recv,
-    nghttp2_session_mem_send,
-    nghttp2_session_resume_data,
-    nghttp2_session_server_new2,
-    nghttp2_session_set_local_window_size,
-    nghttp2_session_want_read,
-    nghttp2_session_want_write,
-    nghttp2_settings_entry,
-    nghttp2_submit_goaway,
-    nghttp2_submit_response,
-    nghttp2_submit_rst_stream,
-    nghttp2_submit_settings,
-    nghttp2_submit_shutdown_notice,
+    nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_consume_connection,
+    nghttp2_session_consume_stream, nghttp2_session_del, nghttp2_session_get_outbound_queue_size,
+    nghttp2_session_get_last_proc_stream_id, nghttp2_session_mem_recv, nghttp2_session_mem_send,
+    nghttp2_session_resume_data, nghttp2_session_server_new2, nghttp2_session_set_local_window_size,
+    nghttp2_session_want_read, nghttp2_session_want_write, nghttp2_settings_entry, nghttp2_submit_goaway,
+    nghttp2_submit_response, nghttp2_submit_rst_stream, nghttp2_submit_settings, nghttp2_submit_shutdown_notice,
 )
 from server._fast.outbuf cimport outbuf_free, outbuf_write
 from server._fast.slab_ring cimport ROW_FREE, row_at, row_state, word_generation
+from server._fast.sockets cimport send_some
 
-
-cdef extern from "<sys/socket.h>" nogil:
-    ssize_t c_send "send"(int fd, const void* data, size_t n, int flags) noexcept
-    int MSG_NOSIGNAL
-    int MSG_DONTWAIT
-
-cdef extern from "<errno.h>" nogil:
-    int errno
-    int EAGAIN
-    int EINTR
 
 cdef uint32_t MAX_STREAMS = 100
 cdef uint32_t STREAM_WINDOW_BYTES = 65536
@@ -271,7 +223,6 @@ cdef class H2Session(Peer):
         self.port = port
         self.max_age_ns = max_age_ns
         self.fd = -1
-        self.view_stride = 1
         self.streams = {}
         self.debts = []
         self.held_up = []
@@ -334,7 +285,7 @@ cdef class H2Session(Peer):
         self.frontend.peer_gone(self)
 
     def eof_received(self):
-        """The client sends nothing more: what is in flight is answered as far as its windows allow, then this closes."""
+        """The client sends nothing more: what is in flight is answered as far as windows allow, then this closes."""
         self.got_eof = True
         self.frontend.peer_due(self)
         return bool(self.streams) or self.out.len > 0 or self.is_spilled
@@ -343,21 +294,7 @@ cdef class H2Session(Peer):
         return self
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        self.view_bytes = SCRATCH_BYTES
-        view.buf = self.frontend.scratch
-        view.obj = self
-        view.len = SCRATCH_BYTES
-        view.itemsize = 1
-        view.readonly = 0
-        view.ndim = 1
-        view.format = b"B"
-        view.shape = &self.view_bytes
-        view.strides = &self.view_stride
-        view.suboffsets = NULL
-        view.internal = NULL
-
-    def __releasebuffer__(self, Py_buffer* view):
-        pass
+        PyBuffer_FillInfo(view, self, self.frontend.scratch, SCRATCH_BYTES, 0, flags)
 
     def buffer_updated(self, Py_ssize_t received):
         self.feed(self.frontend.scratch, received)
@@ -582,11 +519,9 @@ cdef class H2Session(Peer):
         cdef ssize_t sent
         cdef OutBuf* b = &self.out
         while b.len and not self.is_spilled and self.fd >= 0:
-            sent = c_send(self.fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT)
+            sent = send_some(self.fd, b.data, b.len)
             if sent < 0:
-                if errno != EAGAIN and errno != EINTR:
-                    return self.drop()
-                sent = 0
+                return self.drop()
             relaxed_add(&self.frontend.page.bytes_out_total, b.len)
             if <size_t>sent < b.len:
                 # The transport holds at most this much; nghttp2 keeps the rest until it is gone.

@@ -39,8 +39,6 @@ cdef class Http1Connection(Http1Output):
     cdef size_t spilled_bytes
     cdef uint64_t request_ns       # when the first byte of the request being read came; 0 between requests
     cdef uint64_t body_bytes_seen
-    cdef Py_ssize_t view_bytes
-    cdef Py_ssize_t view_stride
 
     cdef int consume_all(self, const char* p, size_t n) except -1
     cdef Py_ssize_t consume(self, const char* p, size_t n) except -1

@@ -8,6 +8,7 @@ partial one moves to memory of its own, bounded by the body limit and by the fro
 Answers due in one loop turn leave in one write. One connection, one event loop thread; O(bytes).
 """
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memmove, strlen
@@ -16,22 +17,9 @@ from server._fast.atomics cimport relaxed_add
 from server._fast.clock cimport now_ns
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend
 from server._fast.http1 cimport (
-    HTTP_CLOSE,
-    HTTP_ERR_BODY_TOO_LARGE,
-    HTTP_ERR_CONTENT_ENCODING,
-    HTTP_ERR_HTTP2_PREFACE,
-    HTTP_ERR_INFERENCE_HEADER_LENGTH,
-    HTTP_ERR_MEDIA_TYPE,
-    HTTP_ERR_OVERLOADED,
-    HTTP_ERR_TIMEOUT,
-    HTTP_GET,
-    HTTP_HEAD,
-    HTTP_POST,
-    HttpSpan,
-    http1_error_status,
-    http1_error_text,
-    http1_parse_head,
-    http1_reset,
+    HTTP_CLOSE, HTTP_ERR_BODY_TOO_LARGE, HTTP_ERR_CONTENT_ENCODING, HTTP_ERR_HTTP2_PREFACE,
+    HTTP_ERR_INFERENCE_HEADER_LENGTH, HTTP_ERR_MEDIA_TYPE, HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_HEAD,
+    HTTP_POST, HttpSpan, http1_error_status, http1_error_text, http1_parse_head, http1_reset,
 )
 from server._fast.http1_chunk cimport http1_chunk_feed, http1_chunk_reset
 from server._fast.http1_output cimport MAX_PIPELINED, Http1Output
@@ -80,7 +68,6 @@ cdef class Http1Connection(Http1Output):
     def __cinit__(self, Frontend frontend not None, str port not None):
         self.port = port
         self.calls = [None] * MAX_PIPELINED
-        self.view_stride = 1
         http1_reset(&self.head)
 
     def __dealloc__(self):
@@ -131,21 +118,7 @@ cdef class Http1Connection(Http1Output):
                 self.keep(NULL, 0, max(self.own_capacity + SCRATCH_BYTES, min(self.need_bytes, 2 * self.own_capacity)))
             at = self.own + self.own_bytes
             n = self.own_capacity - self.own_bytes
-        self.view_bytes = n
-        view.buf = at
-        view.obj = self
-        view.len = n
-        view.itemsize = 1
-        view.readonly = 0
-        view.ndim = 1
-        view.format = b"B"
-        view.shape = &self.view_bytes
-        view.strides = &self.view_stride
-        view.suboffsets = NULL
-        view.internal = NULL
-
-    def __releasebuffer__(self, Py_buffer* view):
-        pass
+        PyBuffer_FillInfo(view, self, at, n, 0, flags)
 
     def buffer_updated(self, Py_ssize_t received):
         cdef const char* p = self.frontend.scratch

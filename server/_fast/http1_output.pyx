@@ -23,17 +23,8 @@ from server._fast.infer_spec cimport (
     InferError,
 )
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
+from server._fast.sockets cimport send_some
 
-
-cdef extern from "<sys/socket.h>" nogil:
-    ssize_t c_send "send"(int fd, const void* data, size_t n, int flags) noexcept
-    int MSG_NOSIGNAL
-    int MSG_DONTWAIT
-
-cdef extern from "<errno.h>" nogil:
-    int errno
-    int EAGAIN
-    int EINTR
 
 cdef const char* RETRY_AFTER = b"Retry-After: 1\r\n"
 #: Reply memory above this is given back when the connection has nothing to send.
@@ -180,15 +171,11 @@ cdef class Http1Output(Peer):
         self.unsent_count = 0
         if b.len == 0:
             return 0
-        sent = c_send(self.fd, b.data, b.len, MSG_NOSIGNAL | MSG_DONTWAIT)
+        sent = send_some(self.fd, b.data, b.len)
         if sent < 0:
-            if errno != EAGAIN and errno != EINTR:
-                b.len = 0
-                return self.drop()
-            sent = 0
-        relaxed_add(&self.frontend.page.bytes_out_total, sent)
+            return self.drop()
+        relaxed_add(&self.frontend.page.bytes_out_total, b.len)
         if <size_t>sent < b.len:
-            relaxed_add(&self.frontend.page.bytes_out_total, b.len - sent)
             self.transport.write(b.data[sent:b.len])
         b.len = 0
         if b.cap > KEEP_OUT_BYTES:

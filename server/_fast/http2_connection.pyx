@@ -106,7 +106,8 @@ cdef class Http2Connection(H2Session):
                 return self.write_rest(
                     stream, 413, JSON_CONTENT, TOO_LARGE_BODY, len(TOO_LARGE_BODY), -1, ())
             if self.frontend.held_bytes > self.frontend.max_held_bytes:
-                return self.write_rest(stream, 503, JSON_CONTENT, OVERLOADED_BODY, len(OVERLOADED_BODY), -1, RETRY_LATER)
+                return self.write_rest(
+                    stream, 503, JSON_CONTENT, OVERLOADED_BODY, len(OVERLOADED_BODY), -1, RETRY_LATER)
             return 0
         if stream.body.len - stream.body_used >= PREFIX_BYTES:
             read_prefix(stream.body.data + stream.body_used, &is_compressed, &length)
@@ -179,7 +180,7 @@ cdef class Http2Connection(H2Session):
         return 1
 
     cdef int drop_body(self, H2Stream stream, size_t n) except -1:
-        """The first n bytes of the body are used up. Amortised O(n): what is left moves only when it is the lesser half."""
+        """The first n bytes of the body are used up. Amortised O(n): only a lesser half is ever moved."""
         self.frontend.held_bytes -= n
         stream.body_used += n
         if 2 * stream.body_used >= stream.body.len:

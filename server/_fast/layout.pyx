@@ -9,6 +9,7 @@ come when they are first touched. Any thread may call; nothing here changes afte
 import fcntl
 import os
 
+from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
@@ -62,29 +63,14 @@ cdef class SegmentSlice:
     cdef Segment segment
     cdef char* start
     cdef Py_ssize_t length
-    cdef Py_ssize_t stride
 
     def __cinit__(self, Segment segment, uint64_t offset, uint64_t size):
         self.segment = segment
         self.start = segment.base + offset
         self.length = size
-        self.stride = 1
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        view.buf = self.start
-        view.obj = self
-        view.len = self.length
-        view.itemsize = 1
-        view.readonly = 0
-        view.ndim = 1
-        view.format = b"B"
-        view.shape = &self.length
-        view.strides = &self.stride
-        view.suboffsets = NULL
-        view.internal = NULL
-
-    def __releasebuffer__(self, Py_buffer* view):
-        pass
+        PyBuffer_FillInfo(view, self, self.start, self.length, 0, flags)
 
 
 def new_memfd(str label, uint64_t size):

@@ -449,7 +449,8 @@ cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch)
         word = word_load(row_at(v, batch.slab, row))
         if row_state(word) == ROW_DONE or row_state(word) == ROW_FAILED:
             owners |= <uint64_t>1 << row_owner(word)
-        elif row_state(word) == ROW_FILLING or row_state(word) == ROW_READY:
+        elif row_state(word) != ROW_FREE:
+            # Being filled or ready; or given up since finish_row saw it so, and then the later pass frees it.
             is_over = False
         failpoint(FP_FINISHED)
     if is_over:

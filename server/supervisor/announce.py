@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -44,8 +45,13 @@ def ready(
         worker_count=config.workers,
         ready_s=(time.monotonic_ns() - started_ns) / 1e9,
     )
-    sys.stdout.write(render(banner, colour=sys.stdout.isatty()))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(render(banner, colour=sys.stdout.isatty()))
+        sys.stdout.flush()
+    except OSError:
+        # Nobody reads it, which is no reason not to serve; what is buffered must not fail again at every later flush.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:

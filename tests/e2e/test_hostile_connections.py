@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import struct
 import time
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ STREAM_INFER = b"/inference.GRPCInferenceService/ModelStreamInfer"
 SERVER_LIVE = b"/inference.GRPCInferenceService/ServerLive"
 REFLECTION = b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 OPENING = h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0)
-MAX_GROWTH_BYTES = 48 << 20
+# AddressSanitizer keeps what was freed for a while.
+MAX_GROWTH_BYTES = (512 if os.environ.get("HEADRACE_VARIANT") == "asan" else 48) << 20
 GOOD = infer("echo", "x", "FP32", [1, 2], [1, 2.5])
 
 
@@ -77,7 +79,7 @@ def test_replies_that_nobody_takes_stop_the_reading_of_requests(server: Server, 
         wire.send(OPENING + h2.frame(h2.SETTINGS, 0, 0, struct.pack(">HI", 4, 0)))
         wire.send(h2.headers(1, h2.grpc_fields(path)))
         with contextlib.suppress(OSError):
-            for _ in range(200):
+            for _ in range(600):
                 wire.send(flood)
                 began_ns = time.monotonic_ns()
                 with Wire(server.host, server.port) as other:
@@ -124,11 +126,12 @@ def test_an_answer_in_flight_outlives_a_broken_request_and_a_fin_behind_it(serve
 
 
 def test_bodies_that_are_only_announced_do_not_use_up_what_all_may_hold(server: Server) -> None:
-    """40 x 60 MB announced, a few bytes sent: another client's partial request is still taken."""
+    """40 x 60 MB announced, a byte sent of each: another client's 60 MB and partial request are still taken."""
     head = post("/v2/models/echo/infer", b"").replace(b"Content-Length: 0", b"Content-Length: 60000000")
     with contextlib.ExitStack() as opened:
         for _ in range(40):
             opened.enter_context(Wire(server.host, server.port)).send(head + b"{")
+        opened.enter_context(Wire(server.host, server.port)).send(head + b"{").silent(0.1)
         with Wire(server.host, server.port) as other:
             other.send(GOOD[:-5])
             other.silent(0.05)

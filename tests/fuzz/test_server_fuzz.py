@@ -38,8 +38,9 @@ MODEL_INFER = b"/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = b"/inference.GRPCInferenceService/ModelStreamInfer"
 REFLECTION = b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 #: Bytes that mean something to a parser somewhere.
-SPICE = [b"\r\n", b"\n", b"\r\n\r\n", b"\0", b" ", b":", b"0\r\n\r\n", b"ffffffff", b"\xff\xff\xff\xff", b"{", b"["]
-SPICE += [b"\"", LIVE, h2.PREFACE, b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Expect: 100-continue\r\n"]
+SPICE = [b"\r\n", b"\n", b"\r\n\r\n", b"\0", b" ", b":", b"0\r\n\r\n", b"ffffffff", b"\xff\xff\xff\xff"]
+SPICE += [b"{", b"[", b'"', LIVE, h2.PREFACE]
+SPICE += [b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"Expect: 100-continue\r\n"]
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +128,14 @@ def http2_noise(r: random.Random, streams: int) -> bytes:
     """A frame that may come at any time, right or wrong."""
     stream = 2 * r.randrange(streams + 1) + 1
     code = struct.pack(">I", r.choice([0, 5, 8, 1 << 31, 0xFFFFFFFF]))
+    setting = struct.pack(">HI", r.choice([1, 3, 4, 5, 6]), r.choice([0, 1, 65536, 1 << 24]))
     return r.choice(
         [
             h2.frame(h2.RST_STREAM, 0, stream, code),
             h2.frame(h2.PING, r.randrange(2), 0, r.randbytes(8)),
             h2.frame(h2.WINDOW_UPDATE, 0, r.choice([0, stream]), code),
             h2.frame(h2.PRIORITY, 0, stream, r.randbytes(5)),
-            h2.frame(h2.SETTINGS, 0, 0, struct.pack(">HI", r.choice([1, 3, 4, 5, 6]), r.choice([0, 1, 65536, 1 << 24]))),
+            h2.frame(h2.SETTINGS, 0, 0, setting),
             h2.frame(h2.GOAWAY, 0, 0, code * 2),
             h2.frame(h2.CONTINUATION, 4, stream, b""),
             h2.frame(r.randrange(12), r.randrange(256), stream, r.randbytes(r.randrange(20))),

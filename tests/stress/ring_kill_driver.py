@@ -32,13 +32,14 @@ WORDS = 4
 SLABS = 3
 CAPACITY = 4
 VICTIM_WORKER, LIVE_WORKER, EARLIER_VICTIM = 0, 1, 2
-OPENED, STAMPING, POISON = 2, 4, 8
+OPENED, CLAIMED, STAMPING, POISON = 2, 3, 4, 8
 ROW_FREE, ROW_FILLING, ROW_READY, ROW_RUNNING, ROW_DONE, ROW_FAILED = range(6)
 #: Drains longer than this mean that a row or a slab is lost.
 PATIENCE_S = 20.0
 #: Rounds until a failpoint strikes. One that is rarely passed (joining a slab that is sealed at once) needs a lower hit
 #: count, so that halves with each try.
 TRIES = 40
+HEAD_START_STEPS = 200
 
 #: Where each role can die. STAMPING: whoever moves a slab word completes the last claim; RECYCLED: whoever frees the
 #: last row.
@@ -164,7 +165,7 @@ def executor_step(board: Board, instance: int, chance: random.Random) -> bool:
     if batch is None:
         return False
     parent = os.getppid()
-    while (taken := ring.take(instance, batch)) is None:
+    while (taken := ring.take(instance, batch, 0, chance.random() < 0.1)) is None:
         if board.stop or os.getppid() != parent:
             return False
         os.sched_yield()
@@ -316,8 +317,11 @@ class Supervisor:
         board.stop = False
         executor = 0
         if role == "worker":
-            executor = spawn(executor_body(board, self.seed()))
             victim = spawn(worker_body(board, VICTIM_WORKER, self.seed(), 150), point, hits)
+            # An open slab to join is rare while an executor seals each at once.
+            for _ in range(HEAD_START_STEPS if point == CLAIMED else 0):
+                live.step()
+            executor = spawn(executor_body(board, self.seed()))
             self.strikes[f"worker {point}"] += self.wait(victim, live)
             ring.reap_owner(VICTIM_WORKER)
         else:

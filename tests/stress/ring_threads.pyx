@@ -216,6 +216,8 @@ cdef class WorkerBody:
         if self.early:
             self.publish(held)
         self.fill(held)
+        if random_next(&self.seed) % 8 == 0:
+            sched_yield()
         if random_next(&self.seed) % self.one_in_cancel == 0 and not self.early:
             self.cancel(held)
             return True
@@ -337,7 +339,7 @@ cdef class InstanceBody:
                 continue
             since_ns = 0
             self.tally.operations += 1
-            while ring_take(v, self.instance, 2, False, &batch) == RING_UNPUBLISHED:
+            while ring_take(v, self.instance, 2, random_next(&self.seed) % 4 == 0, &batch) == RING_UNPUBLISHED:
                 if self.crowd.idle(&since_ns):
                     return True
                 if half_load(&self.crowd.crash):
@@ -352,15 +354,16 @@ cdef class InstanceBody:
             self.tally.rows += batch.live_count
 
     cdef bint compute(self, const Batch* batch, uint64_t* steps) noexcept nogil:
-        """A slab that runs for the first time is computed whole; of a recovered one only the running rows, since the
-        outputs of its other rows may be being read.
+        """A slab of which every row runs for the first time is computed whole. Else only its running rows are, since
+        outputs of others may be being read and inputs of others written.
         """
         cdef ArenaView* v = self.crowd.v
         cdef uint32_t row
+        cdef bint whole = batch.attempts == 0 and batch.live_count == batch.row_count
         for row in range(batch.row_count):
             if batch.attempts >= 2 and ring_take_alone(v, batch, row) <= 0:
                 continue
-            if batch.attempts == 0 or row_state(word_load(row_at(v, batch.slab, row))) == ROW_RUNNING:
+            if whole or row_state(word_load(row_at(v, batch.slab, row))) == ROW_RUNNING:
                 self.compute_row(batch.slab, row)
         for row in range(batch.row_count):
             if self.dies(steps):

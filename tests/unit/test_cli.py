@@ -59,7 +59,7 @@ def test_help_of_each_command(capsys: pytest.CaptureFixture[str], command: str) 
         (["serve", "--wokers=2"], "unknown option '--wokers': did you mean --workers?"),
         (["serve", "--work", "2"], "unknown option '--work': did you mean --workers?"),
         (["serve", "a.onnx", "b.onnx"], "unexpected argument 'b.onnx'"),
-        (["serve", "--workers", "x"], "--workers: expected a whole number from 1 to 256, got 'x'"),
+        (["serve", "--workers", "x"], "--workers: expected a whole number from 1 to 62, got 'x'"),
         (["serve", "--workers"], "expected one argument"),
         (["serve", "--log-format", "xml"], "expected one of auto, text, json, got 'xml'"),
         (["inspect"], "required: MODEL"),
@@ -99,7 +99,7 @@ def test_a_bad_variable_is_a_configuration_error(
     monkeypatch.setenv("HEADRACE_WORKERS", "many")
     code, _, err = run(capsys, "serve")
     assert code == 78
-    assert err == "headrace: HEADRACE_WORKERS: expected a whole number from 1 to 256, got 'many'\n"
+    assert err == "headrace: HEADRACE_WORKERS: expected a whole number from 1 to 62, got 'many'\n"
 
 
 def test_a_misspelt_variable_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
