@@ -434,8 +434,8 @@ cdef class Http2Connection(H2Session):
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in stream.headers or ()}
             answer = self.frontend.handlers.handle(
                 method, path.decode("latin-1"), query.decode("latin-1"), headers, body[:n] if n else b"", self.port)
-            shown = 0 if method == "HEAD" else len(answer[1])
-            return self.write_rest(stream, answer[0], answer[2].encode("latin-1"), answer[1], shown, -1, answer[3])
+            return self.write_rest(
+                stream, answer[0], answer[2].encode("latin-1"), answer[1], len(answer[1]), -1, answer[3])
         if stream.json_bytes == -2 or stream.json_bytes > <int64_t>n:
             lane.refused(REASON_INVALID)
             infer_fail(error, INFER_INVALID_ARGUMENT, "%s", http1_error_text(HTTP_ERR_INFERENCE_HEADER_LENGTH))
@@ -483,7 +483,7 @@ cdef class Http2Connection(H2Session):
         for name, value in kept:
             headers[count] = nv(<const char*>name, len(name), <const char*>value, len(value))
             count += 1
-        if outbuf_write(&stream.reply, body, n) < 0:
+        if stream.method != b"HEAD" and outbuf_write(&stream.reply, body, n) < 0:
             raise MemoryError()
         stream.is_reply_complete = True
         return self.respond(stream, headers, count)

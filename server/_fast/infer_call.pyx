@@ -210,7 +210,8 @@ cdef class LaneClient:
                 self.refused(REASON_INVALID if err.code != INFER_INTERNAL else REASON_INTERNAL)
             return -1
         if 0 < self.request.timeout_us < MAX_TIMEOUT_US:
-            deadline_ns = now + <uint64_t>self.request.timeout_us * 1000
+            # Longer than half a century is for ever, and would not fit.
+            deadline_ns = now + <uint64_t>min(self.request.timeout_us, <int64_t>1 << 50) * 1000
         call.published_ns = now_ns()
         call.parts_left = call.part_count
         call.in_flight = True

@@ -19,7 +19,7 @@ BALANCED = ("headrace_inflight_requests{", "headrace_queue_depth{", "headrace_wo
 @pytest.fixture(scope="session")
 def zoo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     root = zoo.write(tmp_path_factory.mktemp("zoo"))
-    with running(root, "--workers", "2", "--max-batch-size", str(CAPACITY_ROWS)) as server:
+    with running(root, "--workers", "2", "--max-batch-size", str(CAPACITY_ROWS), "--queue-rows", "4096") as server:
         yield server
 
 
