@@ -110,6 +110,7 @@ stress: test-setup build/debug/stamp ## long randomised runs: 10^5-10^6 cases, k
 	@tools/prerequisites.sh $(PYTHON) spin
 	HEADRACE_STRESS=$(STRESS) tools/with_variant.sh debug $(BIN)/pytest -q tests/stress $(ARGS)
 	HEADRACE_STRESS=$(STRESS) $(BIN)/pytest -q -m "not lint" --ignore=tests/stress $(ARGS)
+	$(MAKE) test-tsan
 
 .PHONY: perf
 perf: build $(VENV)/stamp-dev ## performance cells against C floors; results in perf/results

@@ -5,10 +5,12 @@
 
 #include <stdint.h>
 
-static inline uint64_t word_load(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+/* Loads and swaps are sequentially consistent: two owners that free the last two rows of a slab each store one word and
+ * look at the other's, and one of them has to see both. On x86 this costs nothing over acquire and release. */
+static inline uint64_t word_load(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
 static inline void word_store(uint64_t *word, uint64_t value) { __atomic_store_n(word, value, __ATOMIC_RELEASE); }
 static inline int word_cas(uint64_t *word, uint64_t expected, uint64_t desired) {
-    return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+    return __atomic_compare_exchange_n(word, &expected, desired, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 static inline uint64_t word_or(uint64_t *word, uint64_t bits) {
     return __atomic_fetch_or(word, bits, __ATOMIC_SEQ_CST);

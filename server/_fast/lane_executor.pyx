@@ -26,12 +26,16 @@ from server._fast.slab_ring cimport (
     ring_take,
     ring_take_alone,
     row_at,
+    row_attempts,
     row_owner,
     row_state,
 )
 from server._fast.stats cimport stats_batch
 from server._fast.wakeup cimport POLLIN, bell_clear, c_ppoll, lane_sleep_begin, lane_sleep_end, pollfd, worker_wake
 
+
+cdef extern from "<time.h>" nogil:
+    int c_nanosleep "nanosleep"(const timespec* time, timespec* left) noexcept
 
 cdef extern from "<sched.h>" nogil:
     int sched_yield() noexcept
@@ -40,8 +44,9 @@ cdef extern from "<sched.h>" nogil:
 cdef uint64_t NAP_NS = 1000000000
 #: How often an instance lets a worker run that is filling a row of its sealed slab before it sleeps.
 cdef int YIELDS = 16
-#: After so many tries, two of them a millisecond long, the rows that are there run without the one that is not.
-cdef int PATIENCE = 18
+#: After so many tries, eight of them a quarter of a millisecond long, the rows that are there run without the one that
+#: is not.
+cdef int PATIENCE = 24
 #: How long an input that ended two executors by itself is refused.
 cdef uint64_t QUARANTINE_NS = 600000000000
 cdef bytes POISON_TEXT = b"this input ended the executor process twice; it is refused for ten minutes"
@@ -112,11 +117,14 @@ cdef class LaneExecutor:
         lane_sleep_end(self.v.lane, self.instance)
 
     cdef void sleep_unpublished(self) noexcept nogil:
-        """A claimed row is still being filled by a process that does not run: let it, for a millisecond."""
-        lane_sleep_begin(self.v.lane, self.instance)
-        if self.nap(1000000):
-            bell_clear(self.bell)
-        lane_sleep_end(self.v.lane, self.instance)
+        """A claimed row is still being filled by a process that does not run: let it, for a moment.
+
+        Without a word to the wakers: a wake-up is for an instance that can take what was published.
+        """
+        cdef timespec moment
+        moment.tv_sec = 0
+        moment.tv_nsec = 250000
+        c_nanosleep(&moment, NULL)
 
     cdef bint nap(self, uint64_t nap_ns) noexcept nogil:
         """Sleeps until the bell rings, at most nap_ns; whether it rang."""
@@ -141,11 +149,14 @@ cdef class LaneExecutor:
         """Takes one row to be run alone: True run it; False it is gone, or it killed two executors alone and fails
         now.
         """
-        cdef int code = ring_take_alone(self.v, &self.batch, row)
+        cdef int code
         cdef uint64_t now = now_ns()
+        if row_attempts(word_load(row_at(self.v, self.batch.slab, row))) >= 2:
+            # Before the row fails: its worker may look at any moment.
+            self.set_failure(row, FAILURE_POISON, POISON_TEXT)
+        code = ring_take_alone(self.v, &self.batch, row)
         if code < 0:
             quarantine_add(self.v, row_digest(self.v, self.batch.slab, row), now, now + QUARANTINE_NS)
-            self.set_failure(row, FAILURE_POISON, POISON_TEXT)
             self.wake_owner(row)
         return code > 0
 

@@ -249,7 +249,9 @@ cdef void ring_release(ArenaView* v, uint32_t owner, const Claim* claim) noexcep
         at = row_at(v, claim.slab, row)
         word = word_load(at)
         failpoint(FP_RELEASING)
-        if row_state(word) == ROW_DONE or row_state(word) == ROW_FAILED:
+        if word_generation(word) == claim.generation and row_owner(word) == owner and (
+            row_state(word) == ROW_DONE or row_state(word) == ROW_FAILED
+        ):
             word_cas(at, word, row_moved(word, ROW_FREE))
         row += 1
     failpoint(FP_RELEASED)
@@ -402,7 +404,7 @@ cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partia
 
 
 cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcept nogil:
-    """Takes one row of a slab that killed two executors: 1 run it alone, 0 nothing to run (gone, or poison: failed)."""
+    """Takes one row of a slab that killed two executors: 1 run it, 0 it is gone, -1 it was poison and has failed."""
     cdef uint64_t* at = row_at(v, batch.slab, row)
     cdef uint64_t word
     while True:

@@ -81,6 +81,9 @@ class RowsRunner:
 
     def _run_rows(self, slab: int, rows: list[int]) -> None:
         """Runs some rows of a slab through a scratch copy; a refusal is bisected down to the guilty row."""
+        if not rows:
+            # All of them were cancelled since the batch was taken.
+            return
         try:
             self._run_copied(slab, rows)
         except ModelError as error:
