@@ -156,11 +156,12 @@ class Worker:
             self._stop()
 
     def _tick(self) -> None:
+        # First: whatever fails below, time-outs go on.
+        self._loop.call_later(TICK_S, self._tick)
         self._frontend.on_tick()
         for listening in self._listening:
             listening.on_tick()
         self._handlers.grpc.tick()
-        self._loop.call_later(TICK_S, self._tick)
 
     def _stop(self) -> None:
         """Takes what has reached this host by now, accepts nothing more, and ends when all of it is answered."""
