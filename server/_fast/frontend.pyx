@@ -15,6 +15,10 @@ from server._fast.outbuf cimport outbuf_free
 from server._fast.wakeup cimport worker_awake
 
 
+cdef extern from "<malloc.h>" nogil:
+    int malloc_trim(size_t pad) noexcept
+
+
 cdef class Peer(Responder):
     cdef int end_turn(self) except -1:
         return 0
@@ -170,6 +174,10 @@ cdef class Frontend(Turn):
                 peer.check_time(now)
             except Exception as error:
                 self.peer_failed(peer, error)
+        if self.is_trim_due:
+            # Freed buffers lie between live ones: without this the process would keep the most it ever needed.
+            self.is_trim_due = False
+            malloc_trim(0)
 
     # -- the end
 
@@ -189,6 +197,7 @@ cdef class Frontend(Turn):
 
     def peer_gone(self, peer):
         self.peers.discard(peer)
+        self.is_trim_due = True
         self.page.connections_open = len(self.peers)
         if self.is_stopping and not self.peers and self.on_stopped is not None:
             on_stopped, self.on_stopped = self.on_stopped, None

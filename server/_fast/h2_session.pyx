@@ -308,6 +308,7 @@ cdef class H2Session(Peer):
 
     def resume_writing(self):
         self.is_spilled = False
+        self.frontend.is_trim_due = True
         self.active_ns = now_ns()
         if self.fd >= 0:
             self.frontend.peer_due(self)

@@ -355,6 +355,7 @@ cdef class Http1Connection(Http1Output):
         self.own_bytes = 0
         if self.own_capacity > KEEP_OWN_BYTES or self.state == CLOSED:
             self.frontend.held_bytes -= self.own_capacity
+            self.frontend.is_trim_due = True
             free(self.own)
             self.own = NULL
             self.own_capacity = 0

@@ -102,6 +102,7 @@ cdef class Http1Output(Peer):
 
     def resume_writing(self):
         self.is_spilled = False
+        self.frontend.is_trim_due = True
         self.active_ns = now_ns()
         if self.fd >= 0:
             self.frontend.peer_due(self)
