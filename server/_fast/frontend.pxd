@@ -35,6 +35,7 @@ cdef class Frontend(Turn):
     cdef int bell
     cdef HttpLimits limits
     cdef char* scratch             # where every connection without a partial request receives
+    cdef OutBuf gathered           # tensors that lie scattered in a request's body, while it is read
     cdef OutBuf body               # where a reply's body is formatted before its length is known
     cdef InferError error          # the refusal being written
     cdef list due_peers
@@ -51,5 +52,4 @@ cdef class Frontend(Turn):
     cdef int peer_due(self, Peer peer) except -1
     cdef int schedule(self) except -1
     cdef int peer_failed(self, Peer peer, object error) except -1
-    cdef LaneClient find_infer_lane(self, const char* path, size_t n)
     cdef LaneClient find_lane(self, const char* name, size_t name_bytes, const char* version, size_t version_bytes)

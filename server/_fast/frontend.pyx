@@ -1,4 +1,4 @@
-"""A worker's front end: finds lanes for paths, and does once per loop turn what many requests asked for.
+"""A worker's front end: finds lanes for models, and does once per loop turn what many requests asked for.
 
 Connections and lanes say "due" during a turn of the event loop; at its end every due executor gets one wake-up and
 every due connection one write. It does not know protocols. Everything runs on the worker's event loop thread.
@@ -63,6 +63,7 @@ cdef class Frontend(Turn):
     def __dealloc__(self):
         free(self.scratch)
         outbuf_free(&self.body)
+        outbuf_free(&self.gathered)
 
     def start(self, object handlers, object on_stopped, object http2=None):
         """Begins to serve: `handlers` answers control requests; http2(frontend, port) makes HTTP/2 connections."""
@@ -74,28 +75,6 @@ cdef class Frontend(Turn):
     def add_lane(self, LaneClient lane not None):
         """A model version that requests can reach from now on."""
         self.lanes.append(lane)
-
-    cdef LaneClient find_infer_lane(self, const char* path, size_t n):
-        """The lane of /v2/models/NAME[/versions/VERSION]/infer, or None."""
-        cdef const char* name
-        cdef const char* end = path + n
-        cdef const char* at
-        cdef size_t name_bytes, version_bytes = 0
-        cdef const char* version = NULL
-        if n < 18 or memcmp(path, b"/v2/models/", 11) != 0 or memcmp(end - 6, b"/infer", 6) != 0:
-            return None
-        name = path + 11
-        end -= 6
-        at = name
-        while at < end and at[0] != c'/':
-            at += 1
-        name_bytes = at - name
-        if at < end:
-            if end - at < 11 or memcmp(at, b"/versions/", 10) != 0:
-                return None
-            version = at + 10
-            version_bytes = end - version
-        return self.find_lane(name, name_bytes, version, version_bytes)
 
     cdef LaneClient find_lane(self, const char* name, size_t name_bytes, const char* version, size_t version_bytes):
         """The lane of a model, of this version if version_bytes is not 0; None when there is none."""

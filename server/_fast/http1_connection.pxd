@@ -29,6 +29,7 @@ cdef class Http1Connection(Http1Output):
     cdef OutBuf chunked_body
     cdef list calls                # by slot: the InferCall in flight, or None
     cdef LaneClient lane           # of the request being read, if it is an inference that may run
+    cdef int form                  # what that inference speaks: rest_codec
     cdef bint is_blocked           # too many requests wait: reading is paused
     cdef bint must_linger
     cdef bint is_fresh             # no request was read yet

@@ -2,14 +2,14 @@
 requests.
 
 uvloop calls it as a BufferedProtocol: two Python-level calls for each receive, none for each header or request. It
-knows framing, routes and limits; JSON, tensors and rows are behind LaneClient, everything that is not an inference
-behind Frontend.handlers. A complete request is read where it was received, in the front end's shared buffer; a
-partial one moves to memory of its own, bounded by the body limit and by the front end's limit for all connections.
-Answers due in one loop turn leave in one write. One connection, one event loop thread; O(bytes).
+knows framing and limits; what inferences say is rest_codec's, rows are behind LaneClient, everything that is
+not an inference behind Frontend.handlers. A complete request is read where it was received, in the front end's shared
+buffer; a partial one moves to memory of its own, bounded by the body limit and by the front end's limit for all
+connections. Answers due in one loop turn leave in one write. One connection, one event loop thread; O(bytes).
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memmove, strlen
 
@@ -17,9 +17,9 @@ from server._fast.atomics cimport relaxed_add
 from server._fast.clock cimport now_ns
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend
 from server._fast.http1 cimport (
-    HTTP_CLOSE, HTTP_ERR_BODY_TOO_LARGE, HTTP_ERR_CONTENT_ENCODING, HTTP_ERR_HTTP2_PREFACE,
-    HTTP_ERR_INFERENCE_HEADER_LENGTH, HTTP_ERR_MEDIA_TYPE, HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_HEAD,
-    HTTP_POST, HttpSpan, http1_error_status, http1_error_text, http1_parse_head, http1_reset,
+    HTTP_CLOSE, HTTP_ERR_BODY_TOO_LARGE, HTTP_ERR_CONTENT_ENCODING, HTTP_ERR_HTTP2_PREFACE, HTTP_ERR_MEDIA_TYPE,
+    HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_HEAD, HTTP_POST, HttpSpan, http1_error_status,
+    http1_error_text, http1_parse_head, http1_reset,
 )
 from server._fast.http1_chunk cimport http1_chunk_feed, http1_chunk_reset
 from server._fast.http1_output cimport MAX_PIPELINED, Http1Output
@@ -31,12 +31,10 @@ from server._fast.http1_reply cimport (
     http1_write_error,
 )
 from server._fast.http1_text cimport http1_equals
-from server._fast.infer_call cimport InferCall, LaneClient
-from server._fast.infer_json_index cimport infer_json_index, infer_raw_index
-from server._fast.infer_json_reply cimport infer_json_reply
-from server._fast.infer_spec cimport INFER_INTERNAL, INFER_INVALID_ARGUMENT, InferError, infer_fail
-from server._fast.media_type cimport is_media_type_known
+from server._fast.infer_call cimport InferCall
+from server._fast.infer_spec cimport InferError
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
+from server._fast.rest_codec cimport rest_find, rest_reply, rest_submit, rest_takes_type
 from server._fast.slab_ring cimport ring_has_room
 from server._fast.stats cimport REASON_INVALID, REASON_REJECTED
 
@@ -244,11 +242,10 @@ cdef class Http1Connection(Http1Output):
 
     cdef int begin_body(self, const char* p, size_t n) except -2:
         """Decides from the head whether the body is wanted: 0, or -1 when the request was refused."""
-        cdef size_t path_bytes = self.head.path.len
         cdef uint64_t expected = self.head.content_length if self.head.content_length > 0 else 0
         self.lane = None
         if self.head.method == HTTP_POST and self.port == "http":
-            self.lane = self.frontend.find_infer_lane(p + self.head.path.off, path_bytes)
+            self.lane = rest_find(self.frontend, p + self.head.path.off, self.head.path.len, &self.form)
         if expected > self.frontend.max_body_bytes:
             self.fail(HTTP_ERR_BODY_TOO_LARGE)
             return -1
@@ -264,7 +261,7 @@ cdef class Http1Connection(Http1Output):
                 self.lane.refused(REASON_REJECTED)
                 return self.refuse_head(
                     503, b"Exceeds maximum queue size: the queue of this model is full, try again later", RETRY_AFTER)
-            elif not is_media_type_known(p + self.head.content_type.off, self.head.content_type.len):
+            elif not rest_takes_type(self.form, p + self.head.content_type.off, self.head.content_type.len):
                 self.lane.refused(REASON_INVALID)
                 return self.refuse(HTTP_ERR_MEDIA_TYPE, NULL)
         if self.head.has_body and n < self.head.head_bytes + max(expected, <uint64_t>1):
@@ -379,31 +376,17 @@ cdef class Http1Connection(Http1Output):
         return self.take_slot(self.head.keep_alive, self.head.method == HTTP_HEAD)
 
     cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1:
-        cdef LaneClient lane = self.lane
         cdef InferError* error = &self.frontend.error
-        cdef int slot = self.next_slot()
-        cdef int64_t json_bytes = self.head.inference_header_length
-        cdef InferCall call
-        cdef int code
-        if json_bytes == -2 or json_bytes > <int64_t>n:
-            lane.refused(REASON_INVALID)
-            infer_fail(error, INFER_INVALID_ARGUMENT, "%s", http1_error_text(HTTP_ERR_INFERENCE_HEADER_LENGTH))
-            return self.write_refusal(slot, error)
-        if json_bytes == 0:
-            code = infer_raw_index(body, n, lane.model, &lane.request, error)
-        else:
-            code = infer_json_index(body, n if json_bytes < 0 else json_bytes, n, lane.model, &lane.request, error)
-        if code < 0:
-            lane.refused(REASON_INVALID)
-            return self.write_refusal(slot, error)
-        call = InferCall.__new__(InferCall)
+        cdef InferCall call = InferCall.__new__(InferCall)
         call.responder = self
-        call.tag = slot
+        call.tag = self.next_slot()
+        call.form = self.form
         call.received_ns = self.active_ns
-        if lane.submit(call, self.active_ns, error) < 0:
-            call.responder = None
-            return self.write_refusal(slot, error)
-        self.calls[slot] = call
+        if rest_submit(
+            self.frontend, self.lane, call, body, n, self.head.inference_header_length, self.active_ns, error
+        ) < 0:
+            return self.write_refusal(call.tag, error)
+        self.calls[call.tag] = call
         return 0
 
     cdef int answer_control(self, const char* p, const char* body, size_t n) except -1:
@@ -436,17 +419,13 @@ cdef class Http1Connection(Http1Output):
     cdef int deliver(self, InferCall call) except -1:
         """A call is finished: formats its reply. The rows it is read from are freed when this returns."""
         cdef Frontend f = self.frontend
-        cdef LaneClient lane = call.lane
         cdef size_t json_bytes = 0
         cdef int slot = call.tag
         self.calls[slot] = None
         if call.error != NULL:
             return self.write_refusal(slot, call.error)
         f.body.len = 0
-        if lane.reply_tensors(call) < 0 or infer_json_reply(
-            &f.body, lane.model, &call.request, lane.replies, call.request.n_outputs, &json_bytes
-        ) < 0:
-            infer_fail(&f.error, INFER_INTERNAL, "out of memory for the reply")
+        if rest_reply(call, &f.body, &json_bytes, &f.error) < 0:
             return self.write_refusal(slot, &f.error)
         if json_bytes == f.body.len:
             self.write_reply(slot, 200, HTTP_CONTENT_JSON, f.body.data, f.body.len, -1, NULL, 0)

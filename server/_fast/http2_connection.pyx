@@ -1,7 +1,8 @@
 """What HTTP/2 streams ask for: gRPC inference on the fast path, other gRPC methods and REST through the handlers.
 
-It knows gRPC's message framing, statuses and paths; frames are below (h2_session), messages beside (infer_wire), models
-behind LaneClient. One connection, one event loop thread. O(bytes); an inference allocates its stream and its call.
+It knows gRPC's message framing, statuses and paths; frames are below (h2_session), messages beside (infer_wire,
+rest_codec), models behind LaneClient. One connection, one event loop thread. O(bytes); an inference allocates its
+stream and its call.
 """
 
 import json
@@ -24,21 +25,13 @@ from server._fast.h2_stream cimport (
     H2Stream,
     nv,
 )
-from server._fast.http1_error cimport HTTP_ERR_INFERENCE_HEADER_LENGTH, http1_error_text
 from server._fast.infer_call cimport InferCall, LaneClient
-from server._fast.infer_json_index cimport infer_json_index, infer_raw_index
-from server._fast.infer_json_reply cimport infer_json_reply
-from server._fast.infer_spec cimport (
-    INFER_INTERNAL,
-    INFER_INVALID_ARGUMENT,
-    InferError,
-    Span,
-    infer_fail,
-)
+from server._fast.infer_spec cimport InferError, Span, infer_fail
 from server._fast.infer_wire cimport infer_wire_index, infer_wire_model
 from server._fast.infer_wire_reply cimport infer_wire_reply, infer_wire_stream_error
 from server._fast.nghttp2 cimport nghttp2_nv
 from server._fast.outbuf cimport OutBuf, outbuf_write
+from server._fast.rest_codec cimport rest_find, rest_reply, rest_submit
 from server._fast.stats cimport REASON_INVALID
 
 cdef enum:
@@ -415,14 +408,15 @@ cdef class Http2Connection(H2Session):
     cdef int answer_rest(self, H2Stream stream) except -1:
         """REST over HTTP/2: the same routes, handlers and inference as over HTTP/1.1."""
         cdef LaneClient lane = None
+        cdef InferCall call
         cdef InferError* error = &self.frontend.error
         cdef const char* body = stream.body.data
         cdef size_t n = stream.body.len
-        cdef int code
+        cdef int form = 0
         path, _, query = stream.path.partition(b"?")
         method = "POST" if stream.method is None else stream.method.decode("latin-1")
         if method == "POST" and self.port == "http":
-            lane = self.frontend.find_infer_lane(<const char*>path, len(path))
+            lane = rest_find(self.frontend, <const char*>path, len(path), &form)
         if stream.coding != CODING_IDENTITY:
             if stream.coding != CODING_UNKNOWN:
                 stream.plain = inflate(body[:n], stream.coding, self.frontend.max_body_bytes)
@@ -436,29 +430,21 @@ cdef class Http2Connection(H2Session):
                 method, path.decode("latin-1"), query.decode("latin-1"), headers, body[:n] if n else b"", self.port)
             return self.write_rest(
                 stream, answer[0], answer[2].encode("latin-1"), answer[1], len(answer[1]), -1, answer[3])
-        if stream.json_bytes == -2 or stream.json_bytes > <int64_t>n:
-            lane.refused(REASON_INVALID)
-            infer_fail(error, INFER_INVALID_ARGUMENT, "%s", http1_error_text(HTTP_ERR_INFERENCE_HEADER_LENGTH))
+        call = InferCall.__new__(InferCall)
+        call.responder = self
+        call.tag = stream.id
+        call.form = form
+        call.received_ns = stream.received_ns
+        if rest_submit(self.frontend, lane, call, body, n, stream.json_bytes, self.active_ns, error) < 0:
             return self.refuse_infer(stream, error)
-        if stream.json_bytes == 0:
-            code = infer_raw_index(body, n, lane.model, &lane.request, error)
-        else:
-            code = infer_json_index(
-                body, n if stream.json_bytes < 0 else stream.json_bytes, n, lane.model, &lane.request, error)
-        if code < 0:
-            lane.refused(REASON_INVALID)
-            return self.refuse_infer(stream, error)
-        return self.submit(stream, lane)
+        stream.call = call
+        return 0
 
     cdef int reply_rest(self, H2Stream stream, InferCall call) except -1:
-        cdef LaneClient lane = call.lane
         cdef OutBuf* body = &self.frontend.body
         cdef size_t json_bytes = 0
         body.len = 0
-        if lane.reply_tensors(call) < 0 or infer_json_reply(
-            body, lane.model, &call.request, lane.replies, call.request.n_outputs, &json_bytes
-        ) < 0:
-            infer_fail(&self.frontend.error, INFER_INTERNAL, "out of memory for the reply")
+        if rest_reply(call, body, &json_bytes, &self.frontend.error) < 0:
             return self.refuse_infer(stream, &self.frontend.error)
         if json_bytes == body.len:
             return self.write_rest(stream, 200, JSON_CONTENT, body.data, body.len, -1, ())

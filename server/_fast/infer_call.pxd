@@ -42,6 +42,7 @@ cdef class InferCall:
     cdef uint32_t parts_left
     cdef bint in_flight
     cdef int tag                   # the responder's
+    cdef int form                  # the responder's: how the reply is written (rest_codec)
     cdef uint64_t received_ns
     cdef uint64_t published_ns
     cdef InferError* error         # NULL: success

@@ -28,7 +28,6 @@ _LOGGING = "the logging extension is not supported; use the option --log-format 
 _TRACE = "the trace extension is not supported"
 _SYSTEM_MEMORY = "the system shared memory extension is not supported; use the binary tensor data extension"
 _CUDA_MEMORY = "the CUDA shared memory extension is not supported; use the binary tensor data extension"
-_TFS = "TensorFlow Serving's REST API is not supported; use the V2 protocol: POST /v2/models/MODEL/infer"
 
 
 class Route(NamedTuple):
@@ -68,6 +67,7 @@ def _shared_memory(kind: str, text: str) -> tuple[Route, ...]:
 
 #: First match wins: literal paths stand before the patterns that would also take them.
 ROUTES: tuple[Route, ...] = (
+    Route(HTTP_PORT, GET, "/", "kserve_alive"),
     Route(HTTP_PORT, GET, "/v2", "server_metadata"),
     Route(HTTP_PORT, GET, "/v2/health/live", "server_live"),
     Route(HTTP_PORT, GET, "/v2/health/ready", "server_ready"),
@@ -148,8 +148,6 @@ def resolve(port: str, method: str, path: str) -> Match:
         allowed += [one for one in route.methods if one not in allowed]
     if allowed:
         return Match(METHOD_NOT_ALLOWED, allow=tuple(allowed))
-    if port == HTTP_PORT and _is_tensorflow_serving(path):
-        return Match(NOT_SUPPORTED, text=_TFS)
     return _NO_MATCH
 
 
@@ -167,9 +165,3 @@ def _match(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | No
 
 def _is_digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
-
-
-def _is_tensorflow_serving(path: str) -> bool:
-    """`/v1/models…`, in either case, is TensorFlow Serving's; other paths of /v1 nobody knows."""
-    head = path[:11].lower()
-    return head == "/v1/models" or head == "/v1/models/"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from server import errors, log
 from server.observe import metrics, statistics
 from server.observe.snapshot import Snapshot
-from server.protocol import routes, v2
+from server.protocol import routes, tfs, tfs_control, tfs_routes, v2
 from server.protocol.served import READY, UNAVAILABLE, Catalog, ServedModel, ServerInfo
 
 JSON = "application/json"
@@ -50,6 +50,7 @@ class Handlers:
         self.grpc: Any = None
         self._answers: dict[str, Callable[[routes.Match, Mapping[str, str]], Response]] = {
             "server_metadata": self._server_metadata,
+            "kserve_alive": self._kserve_alive,
             "server_live": self._server_live,
             "server_ready": self._server_ready,
             "model_metadata": self._model_metadata,
@@ -70,6 +71,8 @@ class Handlers:
         """Answer one request; never raises. `headers` has lower-case names; `port` is "http" or "metrics"."""
         match = routes.resolve(port, method, path)
         try:
+            if port == routes.HTTP_PORT and (tfs_match := tfs_routes.parse(method, path)) is not None:
+                return Response(200, tfs_control.answer(tfs_match, self._catalog, retry_after_s=self._retry_after_s))
             return self._answers[match.handler](match, headers)
         except errors.HeadraceError as error:
             return self.error(error)
@@ -105,6 +108,9 @@ class Handlers:
 
     def _server_metadata(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
         return Response(200, v2.server_metadata(self._info))
+
+    def _kserve_alive(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+        return Response(200, tfs.ALIVE_BODY)
 
     def _server_live(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
         return Response(200, v2.LIVE_BODY)

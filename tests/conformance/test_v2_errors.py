@@ -290,7 +290,6 @@ PATHS = [
     ("GET", "/v2/models/nobody/config", 404, "Request for unknown model: 'nobody' is not found"),
     ("GET", "/v2/models/nobody/stats", 404, "Request for unknown model: 'nobody' is not found"),
     ("GET", "/v2/models/digits/versions/9/stats", 404, "Request for unknown model: 'digits' version 9 is not found"),
-    ("GET", "/", 404, "Not Found"),
     ("GET", "/v3", 404, "Not Found"),
     ("GET", "/v2/", 404, "Not Found"),
     ("GET", "/metrics", 404, "Not Found"),

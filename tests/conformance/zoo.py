@@ -51,6 +51,7 @@ def models() -> dict[str, bytes]:
     """Name -> file."""
     return {
         "digits": (files.MODEL / "1" / "model.onnx").read_bytes(),
+        "mnist": onnx_writer.mlp(3, 4, 2),
         "every_dtype": every_dtype(),
         "several": onnx_writer.identities(SEVERAL),
         "add_sub": onnx_writer.add_sub(),

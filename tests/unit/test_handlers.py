@@ -57,7 +57,8 @@ ANSWERS = [
     ("GET", "/v2/models/broken/ready", 503, {"name": "broken", "ready": False}),
     ("GET", "/v2/models/digits/config", 200, {"name": "digits", "max_batch_size": 64}),
     ("GET", "/v2/models/slow", 200, {"name": "slow"}),
-    ("GET", "/", 404, {"error": "Not Found"}),
+    ("GET", "/", 200, {"status": "alive"}),
+    ("GET", "/v1/models/digits", 200, {"name": "digits", "ready": True}),
     ("GET", "/v2/models/digits/", 404, {"error": "Not Found"}),
     ("PUT", "/v2/models/digits", 405, {"error": "Method Not Allowed"}),
     ("GET", "/v2/models/digits/infer", 405, {"error": "Method Not Allowed"}),
@@ -88,7 +89,9 @@ ERRORS = [
     ("GET", "/v2/models/broken", 503, "opset 99"),
     ("GET", "/v2/models/broken/config", 503, "opset 99"),
     ("POST", "/v2/models/digits/generate", 501, "generate"),
-    ("POST", "/v1/models/digits:predict", 501, "TensorFlow Serving"),
+    ("POST", "/v1/models/none:predict", 404, "Servable not found for request: Latest(none)"),
+    ("POST", "/v1/models/digits:regress", 400, "Expected regression signature method_name"),
+    ("POST", "/v1/models/slow:predict", 503, "Servable not found for request: Latest(slow) (LOADING"),
 ]
 
 

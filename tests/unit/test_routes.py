@@ -36,7 +36,6 @@ def test_routes_of_v2(method: str, path: str, handler: str, model: str, version:
 
 NOWHERE = [
     "",
-    "/",
     "//",
     "*",
     "v2",
@@ -118,11 +117,6 @@ UNSUPPORTED = [
     ("GET", "/v2/systemsharedmemory/region/x/status", "shared memory"),
     ("POST", "/v2/systemsharedmemory/region/x/register", "shared memory"),
     ("POST", "/v2/cudasharedmemory/unregister", "shared memory"),
-    ("POST", "/v1/models/m:predict", "TensorFlow Serving"),
-    ("POST", "/V1/Models/m/versions/3:predict", "TensorFlow Serving"),
-    ("GET", "/v1/models", "TensorFlow Serving"),
-    ("GET", "/v1/models/m", "TensorFlow Serving"),
-    ("GET", "/v1/models/m/metadata", "TensorFlow Serving"),
 ]
 
 

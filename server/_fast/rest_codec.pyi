@@ -1,0 +1,1 @@
+"""The REST inference protocols of both HTTP versions; for C users only, tested through a server."""
