@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from server import config
 from server.cli_parser import Parser
+from server.option_values import Value
 
 
 def run(arguments: list[str]) -> int:
@@ -50,21 +52,41 @@ def parser() -> Parser:
     for option in config.OPTIONS:
         if option.group not in groups:
             groups[option.group] = result.add_argument_group(option.group)
-        default = option.shown_default or option.default
-        groups[option.group].add_argument(
-            option.flag,
-            dest=option.name,
-            metavar=option.metavar,
-            type=_typed(option.parse),
-            help=f"{option.help} (default: {default}) [{option.variable}]".replace("%", "%%"),
-        )
+        _add(groups[option.group], option)
     return result
 
 
-def _typed(parse: Callable[[str], config.Value]) -> Callable[[str], config.Value]:
+class _Extend(argparse.Action):
+    """A list's flag may come several times: its values add up."""
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: Any, option_string: object = None
+    ) -> None:
+        setattr(namespace, self.dest, (getattr(namespace, self.dest) or ()) + values)
+
+
+def _add(group: argparse._ArgumentGroup, option: config.Option) -> None:
+    default = option.shown_default or (
+        {True: 1, False: 0}[option.default] if isinstance(option.default, bool) else option.default
+    )
+    text = f"{option.help} (default: {default}) [{option.variable}]".replace("%", "%%")
+    if option.is_switch:
+        group.add_argument(option.flag, dest=option.name, action=argparse.BooleanOptionalAction, help=text)
+        return
+    group.add_argument(
+        option.flag,
+        dest=option.name,
+        metavar=option.metavar,
+        type=_typed(option.parse),
+        action=_Extend if option.is_list else "store",
+        help=text,
+    )
+
+
+def _typed(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     """argparse shows the text of its own error class only."""
 
-    def typed(text: str) -> config.Value:
+    def typed(text: str) -> Value:
         try:
             return parse(text)
         except ValueError as error:

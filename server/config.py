@@ -10,15 +10,19 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from server import hostinfo
+from server import hostinfo, option_values
 from server.errors import ConfigurationError
+from server.option_values import OFF, SAME, Value, one_of, port, seconds, switch, whole, words
 
 ENV_PREFIX = "HEADRACE_"
 MAX_WORKERS_BY_DEFAULT = 4
+DEFAULT_HTTP_PORT = 8000
 DEFAULT_GRPC_PORT = 8001
+DEFAULT_METRICS_PORT = 8002
 
-Value = int | float | str
+_PORT_OR_OFF = port(off=OFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,8 @@ class Option:
     """One setting: `parse` turns the text of a flag or variable into a value or raises ValueError with what was
     expected.
 
-    `default` None: worked out from the machine in `load`; `shown_default` says how.
+    `default` None: worked out in `load`; `shown_default` says how. A bool default makes a switch: --x and --no-x, 1 or
+    0 in the environment. A tuple default makes a list: the flag may come several times, and commas separate.
     """
 
     name: str
@@ -45,72 +50,98 @@ class Option:
     def variable(self) -> str:
         return ENV_PREFIX + self.name.removesuffix("_s").upper()
 
+    @property
+    def is_switch(self) -> bool:
+        return isinstance(self.default, bool)
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """A parser for a whole number between two bounds, both included."""
+    @property
+    def is_list(self) -> bool:
+        return isinstance(self.default, tuple)
 
-    def parse(text: str) -> int:
-        digits = text.strip()
-        if digits.isascii() and digits.isdigit() and len(digits) <= 19 and low <= int(digits) <= high:
-            return int(digits)
-        raise ValueError(f"expected a whole number from {low} to {high}, got {text!r}")
-
-    return parse
-
-
-def seconds(high: float) -> Callable[[str], float]:
-    """A parser for a time in seconds, from 0; a fraction is allowed."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if 0.0 <= value <= high:
-            return value
-        raise ValueError(f"expected seconds from 0 to {high:g}, got {text!r}")
-
-    return parse
-
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """A parser for a word out of a few."""
-
-    def parse(text: str) -> str:
-        if text in choices:
-            return text
-        raise ValueError(f"expected one of {', '.join(choices)}, got {text!r}")
-
-    return parse
-
-
-def _host(text: str) -> str:
-    if text and text.isprintable() and not any(char in text for char in " /@?#"):
-        return text
-    raise ValueError(f"expected a host name or an address without a port, got {text!r}")
-
-
-def _server_name(text: str) -> str:
-    if 1 <= len(text) <= 128 and text.isascii() and text.isprintable():
-        return text
-    raise ValueError(f"expected 1 to 128 printable ASCII characters, got {text!r}")
-
-
-_PORT = whole(0, 65535)
 
 OPTIONS: tuple[Option, ...] = (
-    Option("host", "ADDRESS", _host, "127.0.0.1", "addresses", "address to listen on; 0.0.0.0 for every interface"),
-    Option("http_port", "PORT", _PORT, 8000, "addresses", "port of the inference API; 0 takes any free one"),
+    Option(
+        "host", "ADDRESS", option_values.host, "127.0.0.1", "addresses", "address to listen on; 0.0.0.0 for every one"
+    ),
+    Option(
+        "port",
+        "PORT",
+        port(),
+        None,
+        "addresses",
+        "one port for everything, GET /metrics included, in place of the three below; 0 takes any free one",
+        "three ports",
+    ),
+    Option(
+        "http_port",
+        "PORT",
+        _PORT_OR_OFF,
+        None,
+        "addresses",
+        "port of the inference API; 0 takes any free one, off opens none",
+        "8000",
+    ),
     Option(
         "grpc_port",
         "PORT",
-        _PORT,
+        _PORT_OR_OFF,
         None,
         "addresses",
         "a second port for clients that expect gRPC on its own; every port speaks HTTP/1.1, HTTP/2 and gRPC",
-        "8001; the HTTP port if that is 0",
+        "8001; none if the HTTP port is 0",
     ),
-    Option("metrics_port", "PORT", _PORT, 8002, "addresses", "port of GET /metrics; 0 takes any free one"),
+    Option(
+        "rest_api_port",
+        "PORT",
+        whole(0, 65535),
+        0,
+        "addresses",
+        "a further port, for clients that expect TensorFlow Serving's REST API (8501); 0 opens none",
+    ),
+    Option(
+        "tfs_grpc_port",
+        "PORT",
+        whole(0, 65535),
+        0,
+        "addresses",
+        "a further port, for clients that expect TensorFlow Serving's gRPC (8500); 0 opens none",
+    ),
+    Option(
+        "uds",
+        "PATH",
+        words(option_values.socket_path),
+        (),
+        "addresses",
+        "a Unix-domain socket that speaks all that a port does, for this user and group (mode 0660); may be repeated",
+        "none",
+    ),
+    Option(
+        "metrics_port",
+        "PORT",
+        port(off=OFF, same=SAME),
+        None,
+        "addresses",
+        "port of GET /metrics; 0 takes any free one, same answers it on the inference ports, off nowhere",
+        "8002; same with --port",
+    ),
+    Option(
+        "grpc_host",
+        "ADDRESS",
+        option_values.host,
+        None,
+        "addresses",
+        "address of the gRPC ports, if another",
+        "that of --host",
+    ),
+    Option(
+        "metrics_host",
+        "ADDRESS",
+        option_values.host,
+        None,
+        "addresses",
+        "address of the metrics port, if another",
+        "that of --host",
+    ),
     Option(
         "workers",
         "N",
@@ -155,6 +186,96 @@ OPTIONS: tuple[Option, ...] = (
         "idle_timeout_s", "S", seconds(86400.0), 60.0, "limits", "time a connection may stay open without a request"
     ),
     Option(
+        "max_connection_age_s",
+        "S",
+        seconds(30 * 86400.0, low=1.0),
+        0.0,
+        "limits",
+        "HTTP/2 and gRPC connections older than this are told to reconnect, which spreads clients; 0 is never",
+    ),
+    Option(
+        "max_connection_age_grace_s",
+        "S",
+        seconds(86400.0, low=1.0),
+        0.0,
+        "limits",
+        "time that calls in flight on such a connection have to end before it is cut; 0 is no limit",
+    ),
+    Option(
+        "max_concurrent_streams",
+        "N",
+        whole(1, 1000),
+        100,
+        "limits",
+        "requests in flight on one HTTP/2 or gRPC connection; a client keeps further ones until others have ended",
+    ),
+    Option(
+        "min_ping_interval_s",
+        "S",
+        seconds(86400.0),
+        10.0,
+        "limits",
+        "a client without open calls that pings more often than this is sent away (gRPC keep-alive); 0 lets it",
+    ),
+    Option(
+        "model_control_mode",
+        "MODE",
+        one_of("none", "poll", "explicit"),
+        "none",
+        "models",
+        "none: all models at start; poll: also follow changes on disk; explicit: load and unload on request",
+    ),
+    Option(
+        "repository_poll_secs",
+        "S",
+        whole(1, 86400),
+        15,
+        "models",
+        "seconds from one look at the disk to the next, with --model-control-mode poll",
+    ),
+    Option(
+        "load_model",
+        "NAME",
+        words(option_values.model_name),
+        (),
+        "models",
+        "a model to load at start, with --model-control-mode explicit; * is all; may be repeated",
+        "none",
+    ),
+    Option(
+        "allow_client_shm",
+        "",
+        switch,
+        False,
+        "protocols",
+        "let clients on this host pass tensors in system shared memory",
+    ),
+    Option(
+        "cors",
+        "ORIGINS",
+        words(option_values.origin),
+        (),
+        "protocols",
+        "origins whose pages may call this server from a browser; * is any; may be repeated",
+        "none",
+    ),
+    Option(
+        "enable_serialization_as_tensor_content",
+        "",
+        switch,
+        False,
+        "protocols",
+        "TensorFlow Serving's gRPC replies carry tensors as bytes in tensor_content instead of typed fields",
+    ),
+    Option(
+        "kserve_v1_status",
+        "",
+        switch,
+        True,
+        "protocols",
+        "GET /v1/models/NAME has KServe V1's name and ready beside TensorFlow Serving's fields",
+    ),
+    Option(
         "drain_delay_s",
         "S",
         seconds(3600.0),
@@ -175,22 +296,52 @@ OPTIONS: tuple[Option, ...] = (
         "auto, text or json; auto is text on a terminal and JSON lines otherwise",
     ),
     Option("log_level", "LEVEL", one_of("debug", "info", "warning", "error"), "info", "output", "least level logged"),
-    Option("server_name", "NAME", _server_name, "headrace", "output", "name in GET /v2"),
+    Option("server_name", "NAME", option_values.server_name, "headrace", "output", "name in GET /v2"),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
 @dataclass(frozen=True, slots=True)
+class VersionPolicy:
+    """Which versions of a model are served: the `count` highest, all, or those listed in `versions`."""
+
+    kind: Literal["latest", "all", "specific"] = "latest"
+    count: int = 1
+    versions: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """One place with models. With a name `path` holds that one model, as a file, NAME/model.onnx or
+    NAME/VERSION/model.onnx whatever the directory is called; without, whatever `headrace serve PATH` takes.
+    """
+
+    path: Path
+    name: str | None = None
+    versions: VersionPolicy = VersionPolicy()
+    #: Label -> version, in pairs.
+    labels: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """Everything `serve` is told; `path` None is the demo model. Times in config are seconds or microseconds by
-    suffix.
+    """Everything `serve` is told; `path` None without `sources` is the demo model. Times in config are seconds or
+    microseconds by suffix. A port is OFF (none), 0 (any free one), or its number; metrics_port may also be SAME, and
+    grpc_port 0 means none besides the HTTP port.
     """
 
     path: Path | None = None
+    sources: tuple[ModelSource, ...] = ()
     host: str = "127.0.0.1"
+    port: int = OFF
     http_port: int = 8000
     grpc_port: int = 8001
+    rest_api_port: int = 0
+    tfs_grpc_port: int = 0
+    uds: tuple[str, ...] = ()
     metrics_port: int = 8002
+    grpc_host: str = ""
+    metrics_host: str = ""
     workers: int = 1
     instances: int = 1
     intra_op_threads: int = 1
@@ -200,17 +351,33 @@ class ServeConfig:
     max_body_bytes: int = 64 << 20
     head_timeout_s: float = 5.0
     idle_timeout_s: float = 60.0
+    max_connection_age_s: float = 0.0
+    max_connection_age_grace_s: float = 0.0
+    max_concurrent_streams: int = 100
+    min_ping_interval_s: float = 10.0
+    model_control_mode: str = "none"
+    repository_poll_secs: int = 15
+    load_model: tuple[str, ...] = ()
+    allow_client_shm: bool = False
+    cors: tuple[str, ...] = ()
+    enable_serialization_as_tensor_content: bool = False
+    kserve_v1_status: bool = True
     drain_delay_s: float = 0.0
     drain_timeout_s: float = 30.0
     log_format: str = "auto"
     log_level: str = "info"
     server_name: str = "headrace"
 
+    @property
+    def is_demo(self) -> bool:
+        return self.path is None and not self.sources
+
 
 def load(
     flags: Mapping[str, Value | None],
     *,
     path: Path | None = None,
+    sources: tuple[ModelSource, ...] = (),
     environ: Mapping[str, str] | None = None,
     usable_cores: int | None = None,
     on_terminal: bool = False,
@@ -221,7 +388,7 @@ def load(
     that is ignored in silence is the hardest setting to find.
     """
     environ = os.environ if environ is None else environ
-    values: dict[str, Value] = {}
+    values: dict[str, Any] = {}
     for option in OPTIONS:
         given = flags.get(option.name)
         text = environ.get(option.variable, "")
@@ -232,20 +399,49 @@ def load(
                 values[option.name] = option.parse(text)
             except ValueError as error:
                 raise ConfigurationError(str(error), key=option.variable) from None
-        elif option.default is not None:
-            values[option.name] = option.default
+    _set_ports(values)
+    for option in OPTIONS:
+        if option.default is not None:
+            values.setdefault(option.name, option.default)
     cores = hostinfo.processors().usable_count if usable_cores is None else usable_cores
     values.setdefault("workers", max(1, min(MAX_WORKERS_BY_DEFAULT, cores)))
-    values.setdefault("intra_op_threads", max(1, cores // int(values["instances"])))
+    values.setdefault("intra_op_threads", max(1, cores // values["instances"]))
     values.setdefault("drain_delay_s", 0.0 if on_terminal else 5.0)
+    for name in ("grpc_host", "metrics_host"):
+        values.setdefault(name, values["host"])
+    result = ServeConfig(path=path, sources=sources, **values)
+    if result.load_model and result.model_control_mode != "explicit":
+        raise ConfigurationError("expected --model-control-mode explicit beside it", key="--load-model")
+    return result
+
+
+def _set_ports(values: dict[str, Any]) -> None:
+    """What is not said about ports follows from what is; raises ConfigurationError for what contradicts itself."""
+    one = values.setdefault("port", OFF)
+    if one != OFF:
+        for name in ("http_port", "grpc_port"):
+            if values.setdefault(name, one) != one:
+                raise ConfigurationError(
+                    f"expected one port for everything, got {one} and {values[name]}; give one of the two options",
+                    key=f"--port, {BY_NAME[name].flag}",
+                )
+        values.setdefault("metrics_port", SAME)
+    values.setdefault("http_port", DEFAULT_HTTP_PORT)
     values.setdefault("grpc_port", DEFAULT_GRPC_PORT if values["http_port"] else 0)
-    for name in ("http_port", "grpc_port"):
-        if values[name] == values["metrics_port"] != 0:
-            flag = BY_NAME[name].flag
+    values.setdefault("metrics_port", DEFAULT_METRICS_PORT)
+    inference = ("http_port", "grpc_port", "rest_api_port", "tfs_grpc_port")
+    for name in inference:
+        if values.get(name, 0) == values["metrics_port"] > 0:
+            if values["metrics_port"] == one:
+                values["metrics_port"] = SAME
+                break
             raise ConfigurationError(
-                f"expected two different ports, got {values[name]} for both", key=f"{flag}, --metrics-port"
+                f"expected two different ports, got {values[name]} for both; --metrics-port same answers GET /metrics "
+                f"on the inference ports",
+                key=f"{BY_NAME[name].flag}, --metrics-port",
             )
-    return ServeConfig(path=path, **values)  # type: ignore[arg-type]
+    if values["http_port"] == OFF and not any(values.get(name, 0) > 0 for name in inference) and not values.get("uds"):
+        raise ConfigurationError("expected at least one port or --uds to serve on", key="--http-port")
 
 
 def misspelt(environ: Mapping[str, str]) -> list[tuple[str, str]]:

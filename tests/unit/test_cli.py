@@ -81,7 +81,8 @@ def test_usage_errors(capsys: pytest.CaptureFixture[str], arguments: list[str], 
 def test_every_option_of_serve_has_its_flag_and_variable_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "serve", "--help")
     for option in OPTIONS:
-        assert f"  {option.flag} {option.metavar}" in out
+        usage = f"{option.flag}, --no-{option.flag[2:]}" if option.is_switch else f"{option.flag} {option.metavar}"
+        assert f"  {usage}" in out
         assert f"[{option.variable}]" in out
 
 
@@ -91,6 +92,14 @@ def test_serve_reads_flags_and_environment() -> None:
     assert (found.path, found.http_port, found.workers) == (Path("models"), 0, 3)
     assert (found.drain_delay_s, found.max_queue_delay_us) == (2.5, 300)
     assert cli_serve.read([], {}).path is None
+
+
+def test_serve_reads_switches_and_lists() -> None:
+    arguments = ["--uds", "/run/a,b", "--uds=/run/c", "--allow-client-shm", "--no-kserve-v1-status"]
+    found = cli_serve.read(arguments, {"HEADRACE_UDS": "/run/d", "HEADRACE_KSERVE_V1_STATUS": "1"})
+    assert found.uds == ("/run/a", "b", "/run/c")
+    assert (found.allow_client_shm, found.kserve_v1_status) == (True, False)
+    assert cli_serve.read([], {"HEADRACE_UDS": "/run/d"}).uds == ("/run/d",)
 
 
 def test_a_bad_variable_is_a_configuration_error(
