@@ -23,7 +23,9 @@ cdef class Peer(Responder):
 
 cdef class Frontend(Turn):
     cdef readonly Control control
-    cdef readonly list lanes
+    cdef readonly list lanes       # that requests reach, the highest version first
+    cdef list served               # those, and retired ones that have not answered their last request
+    cdef object on_drained
     cdef readonly object handlers
     cdef object http2              # makes the connection that takes over when a client opens with HTTP/2, or None
     cdef readonly set peers

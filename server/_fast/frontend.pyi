@@ -8,11 +8,13 @@ from server._fast.infer_call import LaneClient, Responder, Turn
 from server._fast.layout import Control
 
 class ControlPlane(Protocol):
-    """Answers what is not an inference: (status, body, content type, headers)."""
+    """Answers what is not an inference: (status, body, content type, headers), or (begin,) for an answer that comes
+    later.
+    """
 
     def handle(
         self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, port: str
-    ) -> tuple[int, bytes, str, tuple[tuple[str, str], ...]]: ...
+    ) -> tuple[int, bytes, str, tuple[tuple[str, str], ...]] | tuple[Callable[..., None]]: ...
 
 class Peer(Responder):
     """A connection, of whatever protocol."""
@@ -49,6 +51,7 @@ class Frontend(Turn):
         handlers: ControlPlane,
         on_stopped: Callable[[], object],
         http2: Callable[[Frontend, str], Peer] | None = None,
+        on_drained: Callable[[LaneClient], object] | None = None,
     ) -> None:
         """Begins to serve; on_stopped is called once, after stop(), when the last connection has gone.
 
@@ -57,6 +60,9 @@ class Frontend(Turn):
 
     def add_lane(self, lane: LaneClient) -> None:
         """A model version that requests can reach from now on."""
+
+    def retire_lane(self, lane: LaneClient) -> None:
+        """No new request reaches the lane; start()'s on_drained(lane) follows when it has answered its last."""
 
     def end_turn(self) -> None:
         """Wakes executors, then writes replies."""

@@ -19,6 +19,11 @@ cdef extern from "<malloc.h>" nogil:
     int malloc_trim(size_t pad) noexcept
 
 
+def version_of(LaneClient lane not None):
+    """The version of a lane's model as a number."""
+    return int(lane.spec.version)
+
+
 cdef class Peer(Responder):
     cdef int end_turn(self) except -1:
         return 0
@@ -45,6 +50,7 @@ cdef class Frontend(Turn):
         self.bell = bell
         self.page = &control.pages[owner]
         self.lanes = []
+        self.served = []
         self.peers = set()
         self.due_peers = []
         self.due_lanes = []
@@ -65,28 +71,52 @@ cdef class Frontend(Turn):
         outbuf_free(&self.body)
         outbuf_free(&self.gathered)
 
-    def start(self, object handlers, object on_stopped, object http2=None):
-        """Begins to serve: `handlers` answers control requests; http2(frontend, port) makes HTTP/2 connections."""
+    def start(self, object handlers, object on_stopped, object http2=None, object on_drained=None):
+        """Begins to serve: `handlers` answers control requests; http2(frontend, port) makes HTTP/2 connections;
+        on_drained(lane) is told when a retired lane has answered its last request.
+        """
         self.handlers = handlers
+        self.on_drained = on_drained
         self.http2 = http2
         self.on_stopped = on_stopped
         self.page.connections_open = 0
 
     def add_lane(self, LaneClient lane not None):
-        """A model version that requests can reach from now on."""
-        self.lanes.append(lane)
+        """A model version that requests can reach from now on. Of two lanes of one version the later one goes first."""
+        self.served.append(lane)
+        self.lanes = sorted([lane, *self.lanes], key=version_of, reverse=True)
+
+    def retire_lane(self, LaneClient lane not None):
+        """No new request reaches the lane; on_drained(lane) follows, in a later turn, when it has answered its last."""
+        lane.is_retired = True
+        self.lanes = [other for other in self.lanes if other is not lane]
+        self.loop.call_soon(self.drain_lanes)
+
+    def drain_lanes(self):
+        """Lets go of retired lanes that nobody waits for."""
+        cdef LaneClient lane
+        for lane in list(self.served):
+            if lane.is_retired and lane.pending_count == 0:
+                self.served.remove(lane)
+                self.on_drained(lane)
 
     cdef LaneClient find_lane(self, const char* name, size_t name_bytes, const char* version, size_t version_bytes):
-        """The lane of a model, of this version if version_bytes is not 0; None when there is none."""
-        cdef LaneClient lane
+        """The lane of a model, of this version if version_bytes is not 0; None when there is none.
+
+        The highest version that accepts requests; the highest of all if none does.
+        """
+        cdef LaneClient lane, found = None
         for lane in self.lanes:
             if lane.model.name.n != name_bytes or memcmp(lane.model.name.p, name, name_bytes) != 0:
                 continue
             if version_bytes == 0 or (
                 lane.model.version.n == version_bytes and memcmp(lane.model.version.p, version, version_bytes) == 0
             ):
-                return lane
-        return None
+                if lane.is_accepting():
+                    return lane
+                if found is None:
+                    found = lane
+        return found
 
     # -- the end of a turn
 
@@ -135,8 +165,10 @@ cdef class Frontend(Turn):
         """The worker's eventfd is readable: deliver what is finished; hurry after a second signal."""
         cdef LaneClient lane
         worker_awake(self.page, self.bell)
-        for lane in self.lanes:
+        for lane in self.served:
             lane.collect()
+        if len(self.served) > len(self.lanes):
+            self.drain_lanes()
         if self.is_stopping and self.control.header.stopping > 1:
             self.hurry()
 
@@ -146,8 +178,9 @@ cdef class Frontend(Turn):
         cdef Peer peer
         cdef LaneClient lane
         self.page.heartbeat_ns = now
-        for lane in self.lanes:
+        for lane in self.served:
             lane.collect()
+        self.drain_lanes()
         for peer in list(self.peers):
             try:
                 peer.check_time(now)

@@ -56,6 +56,7 @@ cdef class Http1Connection(Http1Output):
     cdef int next_slot(self) except -1
     cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1
     cdef int answer_control(self, const char* p, const char* body, size_t n) except -1
+    cdef int write_control(self, int slot, object response) except -1
     cdef int refuse(self, int error, const char* extra) except -2
     cdef int refuse_head(self, int status, const char* message, const char* extra) except -2
     cdef int fail(self, int error) except -1

@@ -362,6 +362,9 @@ cdef class Http1Connection(Http1Output):
 
     cdef int answer(self, const char* p, const char* body, size_t n) except -1:
         """A complete request: head at p, body apart. Answers it or sets its call in flight."""
+        if self.lane is not None and self.lane.is_retired:
+            # It was replaced while the body came.
+            self.lane = rest_find(self.frontend, p + self.head.path.off, self.head.path.len, &self.form)
         if self.lane is not None:
             return self.answer_inference(p, body, n)
         if (
@@ -392,7 +395,6 @@ cdef class Http1Connection(Http1Output):
     cdef int answer_control(self, const char* p, const char* body, size_t n) except -1:
         """Everything that is not an inference that may run: Python answers, at once."""
         cdef int slot = self.next_slot()
-        cdef bytes extra, content
         headers = {}
         if self.head.accept.off:
             headers["accept"] = text(p, self.head.accept)
@@ -400,6 +402,13 @@ cdef class Http1Connection(Http1Output):
         response = self.frontend.handlers.handle(
             METHODS[self.head.method], path, text(p, self.head.query), headers, body[:n], self.port
         )
+        if len(response) == 1:
+            response.begin(LateAnswer(self, slot))
+            return 0
+        return self.write_control(slot, response)
+
+    cdef int write_control(self, int slot, object response) except -1:
+        cdef bytes extra, content
         status, content, content_type, extra_headers = response
         lines = [f"Content-Type: {content_type}\r\n"] if content_type else []
         lines += [f"{name}: {value}\r\n" for name, value in extra_headers]
@@ -569,6 +578,22 @@ cdef class Http1Connection(Http1Output):
         elif self.request_ns == 0 or self.frontend.control.header.stopping > 1:
             self.transport.close()
         return 0
+
+
+cdef class LateAnswer:
+    """Where a handler that answers later puts its response."""
+
+    cdef Http1Connection connection
+    cdef int slot
+
+    def __cinit__(self, Http1Connection connection, int slot):
+        self.connection = connection
+        self.slot = slot
+
+    def __call__(self, response):
+        """The response; nothing happens if the connection has gone."""
+        if self.connection.fd >= 0:
+            self.connection.write_control(self.slot, response)
 
 
 cdef str text(const char* p, HttpSpan span):

@@ -65,6 +65,7 @@ cdef class LaneClient:
     cdef StatsBlock* stats
     cdef Turn turn
     cdef bint wake_due
+    cdef bint is_retired           # requests that come now go to another lane
     cdef int instance_bells[32]
     cdef InferRequest request      # what a parser fills before submit()
     cdef Part** first_pending      # per slab

@@ -57,13 +57,16 @@ cdef LaneClient find_v2(Frontend frontend, const char* path, size_t n):
 cdef LaneClient find_tfs(Frontend frontend, const char* path, size_t n):
     """The lane of /v1/models/NAME[/versions/VERSION]:predict, or None; no model has labels."""
     cdef Span name, version, label
-    cdef LaneClient lane
+    cdef LaneClient lane, found = None
     if tfs_predict_path(path, n, &name, &version, &label) < 0 or label.n:
         return None
     for lane in frontend.lanes:
         if tfs_name_is(name, lane.model.name) and (version.n == 0 or tfs_name_is(version, lane.model.version)):
-            return lane
-    return None
+            if lane.is_accepting():
+                return lane
+            if found is None:
+                found = lane
+    return found
 
 
 cdef int rest_index(Frontend frontend, LaneClient lane, int* form, const char* body, size_t n, int64_t header_bytes,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from server.errors import ConfigurationError
@@ -29,6 +29,9 @@ _VERSION_RULE = re.compile(r"[0-9]{1,19}", re.ASCII)
 MAX_VERSION = (1 << 63) - 1
 #: The data path keeps dimensions in arrays of this length.
 MAX_RANK = 8
+
+
+Files = tuple[tuple[int, ...], ...]
 
 
 class RepositoryError(ConfigurationError):
@@ -51,9 +54,33 @@ class ModelVersion:
     model: OnnxModel | None = None
     batching: Batching | None = None
     error: str | None = None
+    #: What the system says of its files: differs whenever they do.
+    files: Files = ()
 
 
-def scan(path: str | os.PathLike[str], *, all_versions: bool = False) -> list[ModelVersion]:
+class Reader:
+    """Reads models; one that could be served is read again only when its files have changed. For one thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, Path], ModelVersion] = {}
+
+    def read(self, name: str, version: int, file: Path) -> ModelVersion:
+        """The model version in `file`; one that cannot be served has the reason in it."""
+        known = self._known.get((name, version, file))
+        if known is not None and known.error is None and known.files == _files(file, known.model):
+            return known
+        before = _files(file, None)
+        found = _read(name, version, file)
+        after = _files(file, found.model)
+        if after[:1] != before:
+            found = replace(found, error=f"{file} changed while it was read", model=None, batching=None)
+        self._known[name, version, file] = found = replace(found, files=after)
+        return found
+
+
+def scan(
+    path: str | os.PathLike[str], *, all_versions: bool = False, reader: Reader | None = None
+) -> list[ModelVersion]:
     """The models under `path`, by name and version; of each model the highest version, or all of them.
 
     Raises RepositoryError (exit 66 nothing there, 77 no permission). A bad highest version is reported as such and
@@ -61,7 +88,7 @@ def scan(path: str | os.PathLike[str], *, all_versions: bool = False) -> list[Mo
     """
     root = Path(path)
     try:
-        found = _scan(root, all_versions)
+        found = _scan(root, all_versions, reader or Reader())
     except FileNotFoundError as error:
         raise RepositoryError(_not_found(Path(error.filename or root))) from None
     except PermissionError as error:
@@ -74,11 +101,11 @@ def scan(path: str | os.PathLike[str], *, all_versions: bool = False) -> list[Mo
     return sorted(found, key=lambda item: (item.name, item.version))
 
 
-def _scan(root: Path, all_versions: bool) -> list[ModelVersion]:
+def _scan(root: Path, all_versions: bool, reader: Reader) -> list[ModelVersion]:
     if root.is_file():
         if root.suffix != ".onnx":
             raise RepositoryError(f"found: the file {root}; expected: an .onnx file or a directory; fix: {_usage()}")
-        return [_read(root.stem, 1, root)]
+        return [reader.read(root.stem, 1, root)]
     if not root.is_dir():
         # Tells apart "is not there" from "is something else".
         os.stat(root)
@@ -86,16 +113,16 @@ def _scan(root: Path, all_versions: bool) -> list[ModelVersion]:
     # The name of "." and of "models/.." is that of the directory they lead to.
     own_name = root.resolve().name
     if (root / MODEL_FILE).exists():
-        return [_read(own_name, 1, root / MODEL_FILE)]
+        return [reader.read(own_name, 1, root / MODEL_FILE)]
     folders = _folders(root)
     if any(_VERSION_RULE.fullmatch(folder.name) and (folder / MODEL_FILE).exists() for folder in folders):
-        return _model(own_name, root, all_versions)
+        return _model(own_name, root, all_versions, reader)
     if not any((folder / MODEL_FILE).exists() or _versions(folder) for folder in folders):
         raise RepositoryError(_nothing_in(root))
-    return [item for folder in folders for item in _model(folder.name, folder, all_versions)]
+    return [item for folder in folders for item in _model(folder.name, folder, all_versions, reader)]
 
 
-def _model(name: str, folder: Path, all_versions: bool) -> list[ModelVersion]:
+def _model(name: str, folder: Path, all_versions: bool, reader: Reader) -> list[ModelVersion]:
     """The versions of one model's directory; an unreadable directory is that model's error, not its neighbours'."""
     try:
         versions = _versions(folder)
@@ -116,15 +143,29 @@ def _model(name: str, folder: Path, all_versions: bool) -> list[ModelVersion]:
     for number, version_folder in versions:
         numbers.setdefault(number, []).append(version_folder)
     chosen = sorted(numbers) if all_versions else [max(numbers)]
-    return [_version(name, number, numbers[number]) for number in chosen]
+    return [_version(name, number, numbers[number], reader) for number in chosen]
 
 
-def _version(name: str, number: int, folders: list[Path]) -> ModelVersion:
+def _version(name: str, number: int, folders: list[Path], reader: Reader) -> ModelVersion:
     file = folders[0] / MODEL_FILE
     if len(folders) > 1:
         names = " and ".join(sorted(folder.name for folder in folders))
         return ModelVersion(name, number, file, error=f"found: {names}, all of them version {number}; fix: keep one")
-    return _read(name, number, file)
+    return reader.read(name, number, file)
+
+
+def _files(file: Path, model: OnnxModel | None) -> Files:
+    """Identity, size and time of the model file and of the files that its weights lie in."""
+    locations = {tensor.location for tensor in model.external_data} if model is not None else set()
+    found: list[tuple[int, ...]] = []
+    for path in (file, *(file.parent / location for location in sorted(locations))):
+        try:
+            stat = path.stat()
+        except OSError:
+            found.append((0,))
+        else:
+            found.append((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
 
 
 def _read(name: str, version: int, file: Path) -> ModelVersion:

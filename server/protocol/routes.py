@@ -22,7 +22,6 @@ METHOD_NOT_ALLOWED = "method_not_allowed"
 NOT_SUPPORTED = "not_supported"
 
 _GENERATE = "the generate extension is not supported; use POST /v2/models/MODEL/infer"
-_REPOSITORY = "the model repository extension is not supported; the models are those found when the server started"
 _REPOSITORY_NAME = "'repository_name' specification is not supported"
 _LOGGING = "the logging extension is not supported; use the option --log-format when starting the server"
 _TRACE = "the trace extension is not supported"
@@ -85,13 +84,9 @@ ROUTES: tuple[Route, ...] = (
     *_with_versions(GET_POST, "/trace/setting", NOT_SUPPORTED, _TRACE),
     *_unsupported(GET_POST, "/v2/trace/setting", text=_TRACE),
     *_unsupported(GET_POST, "/v2/logging", text=_LOGGING),
-    *_unsupported(
-        POST,
-        "/v2/repository/index",
-        "/v2/repository/models/{model}/load",
-        "/v2/repository/models/{model}/unload",
-        text=_REPOSITORY,
-    ),
+    Route(HTTP_PORT, POST, "/v2/repository/index", "repository_index"),
+    Route(HTTP_PORT, POST, "/v2/repository/models/{model}/load", "repository_load"),
+    Route(HTTP_PORT, POST, "/v2/repository/models/{model}/unload", "repository_unload"),
     *_unsupported(
         POST,
         "/v2/repository/{repository}/index",

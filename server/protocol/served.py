@@ -24,7 +24,7 @@ class ServerInfo(NamedTuple):
 
     name: str = "headrace"
     version: str = ""
-    extensions: tuple[str, ...] = ("model_configuration", "binary_tensor_data", "statistics")
+    extensions: tuple[str, ...] = ("model_repository", "model_configuration", "binary_tensor_data", "statistics")
 
 
 def _always_ready() -> str:
@@ -101,6 +101,10 @@ class Catalog(Protocol):
         """The version asked for; without one, the version that a request without one gets."""
         ...
 
+    def repository(self) -> Sequence[ServedModel]:
+        """models(), and versions that are in the repository but are not to serve."""
+        ...
+
 
 class StaticCatalog:
     """A catalogue over a fixed list; a request without a version gets the highest ready one, else the highest."""
@@ -114,3 +118,6 @@ class StaticCatalog:
     def find(self, name: str, version: str | None) -> ServedModel | None:
         found = [model for model in self._models if model.name == name and version in (None, model.version)]
         return max(found, key=lambda model: (model.state() == READY, int(model.version)), default=None)
+
+    def repository(self) -> Sequence[ServedModel]:
+        return self._models

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from server._fast.layout import Arena, Control
 from server._fast.ring import Ring
+from server.channel import Document
 from server.config import ServeConfig
 from server.models.lane_plan import LanePlan, Shape, plan
 from server.models.onnx_file import TensorInfo
@@ -17,8 +18,6 @@ from server.protocol.datatypes import BY_NAME
 
 if TYPE_CHECKING:
     from server.executor.process import ExecutorPlan
-    from server.worker.process import LanePlan as WorkerLane
-    from server.worker.process import RefusedModel
 
 #: FailureCode of slab_ring.pxd.
 FAILURE_UNAVAILABLE = 3
@@ -27,10 +26,23 @@ _FAR_NS = 1 << 62
 
 
 class Lane:
-    """One model version that is served: its ring, and the doorbells of its executor's instances."""
+    """One model version that is served: its ring, and the doorbells of its executor's instances.
 
-    def __init__(self, version: ModelVersion, config: ServeConfig, owner_count: int) -> None:
+    `number` tells lanes apart: of one version there are two while its changed files are loaded.
+    """
+
+    def __init__(self, number: int, version: ModelVersion, config: ServeConfig, owner_count: int) -> None:
         assert version.model is not None and version.batching is not None
+        self.number = number
+        self.found = version
+        #: Found when the server started: readiness waits for it.
+        self.is_initial = False
+        #: It has been seen ready; its executor is worth starting again.
+        self.was_ready = False
+        #: No new requests: it ends as soon as the last is answered.
+        self.is_retired = False
+        #: Nobody waits for it any more: its executor has been told to end.
+        self.is_over = False
         self.name = version.name
         self.version = version.version
         self.path: Path = version.path
@@ -85,6 +97,31 @@ class Lane:
         for bell in self.instance_bells:
             os.eventfd_write(bell, 1)
 
+    def document(self) -> Document:
+        """What a worker needs to know of the lane, beside the arena and the bells."""
+        return {
+            "lane": self.number,
+            "name": self.name,
+            "version": str(self.version),
+            "inputs": [[tensor.name, tensor.dtype, list(tensor.dims)] for tensor in self.inputs],
+            "outputs": [[tensor.name, tensor.dtype, list(tensor.dims)] for tensor in self.outputs],
+            "batched": self.batched,
+            "row_capacity": self.plan.row_capacity,
+            "batching_reason": self.batching_reason,
+            "is_initial": self.is_initial,
+        }
+
+    def descriptors(self) -> tuple[int, ...]:
+        """What goes with the document: the arena, then the bells."""
+        return (self.arena.fd, *self.instance_bells)
+
+    def close(self) -> None:
+        """Gives back the descriptors and this process's mapping."""
+        for bell in self.instance_bells:
+            os.close(bell)
+        del self.ring
+        del self.arena
+
 
 def _shape(tensor: TensorInfo) -> Shape:
     dims = None if tensor.shape is None else tuple(tensor.dims)
@@ -94,40 +131,6 @@ def _shape(tensor: TensorInfo) -> Shape:
 def _tensor(tensor: TensorInfo) -> tuple[int, int, list[int]]:
     datatype = BY_NAME[tensor.dtype]
     return datatype.code, datatype.size_bytes, list(tensor.dims)
-
-
-def worker_lanes(lanes: Sequence[Lane], found: Sequence[ModelVersion]) -> tuple[list[WorkerLane], list[RefusedModel]]:
-    """What a worker needs of each lane, and the models that were found but cannot be served. Runs in the worker."""
-    from server.protocol.served import TensorInfo as ServedTensor
-    from server.worker.process import LanePlan as WorkerLane
-    from server.worker.process import RefusedModel
-
-    def served(tensors: Sequence[TensorInfo]) -> list[ServedTensor]:
-        return [ServedTensor(tensor.name, tensor.dtype, tensor.dims) for tensor in tensors]
-
-    return (
-        [
-            WorkerLane(
-                name=lane.name,
-                version=str(lane.version),
-                inputs=served(lane.inputs),
-                outputs=served(lane.outputs),
-                batched=lane.batched,
-                row_capacity=lane.plan.row_capacity,
-                batching_reason=lane.batching_reason,
-                arena=lane.arena,
-                instance_bells=lane.instance_bells,
-                executor_index=index,
-            )
-            for index, lane in enumerate(lanes)
-        ],
-        [
-            # Clients read the reason: where the repository lies is not theirs to know.
-            RefusedModel(version.name, str(version.version), version.error.replace(f"{version.path.parent}/", ""))
-            for version in found
-            if version.error is not None
-        ],
-    )
 
 
 def executor_plan(

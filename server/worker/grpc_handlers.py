@@ -10,9 +10,10 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from server import log
+from server import errors, log
 from server.protocol import messages
 from server.worker.handlers import Handlers, Response
+from server.worker.repository_handlers import Ended
 
 OK = 0
 INVALID_ARGUMENT = 3
@@ -63,9 +64,15 @@ class GrpcHandlers:
             "/inference.GRPCInferenceService/ModelMetadata": self._model_metadata,
             "/inference.GRPCInferenceService/ModelConfig": self._model_config,
             "/inference.GRPCInferenceService/ModelStatistics": self._model_statistics,
+            "/inference.GRPCInferenceService/RepositoryIndex": self._repository_index,
             "/grpc.health.v1.Health/Check": self._health_check,
         }
         self._streams: dict[str, Callable[[Replies], Stream]] = {
+            # Of one message and one reply, but the reply takes as long as a model takes to load.
+            "/inference.GRPCInferenceService/RepositoryModelLoad": lambda replies: _Change("Load", self._load, replies),
+            "/inference.GRPCInferenceService/RepositoryModelUnload": lambda replies: _Change(
+                "Unload", self._unload, replies
+            ),
             "/grpc.health.v1.Health/Watch": self._watch,
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": lambda replies: _Reflection("v1", replies),
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": lambda replies: _Reflection(
@@ -108,7 +115,8 @@ class GrpcHandlers:
 
     def _get(self, path: str) -> Any:
         """The REST answer as a document; raises _Refused for an error."""
-        answer: Response = self._handlers.handle("GET", path, "", {}, b"", "http")
+        answer = self._handlers.handle("GET", path, "", {}, b"", "http")
+        assert isinstance(answer, Response)
         document = json.loads(answer.body)
         if answer.status != 200:
             raise _Refused(_OF_HTTP.get(answer.status, INTERNAL), document.get("error", "not ready"))
@@ -129,6 +137,7 @@ class GrpcHandlers:
     def _model_ready(self, request: Any, reply: Any) -> Any:
         path = self._model_path(request.name, request.version, "/ready")
         answer = self._handlers.handle("GET", path, "", {}, b"", "http")
+        assert isinstance(answer, Response)
         if answer.status == 404:
             raise _Refused(NOT_FOUND, json.loads(answer.body)["error"])
         return reply(ready=answer.status == 200)
@@ -147,6 +156,15 @@ class GrpcHandlers:
     def _model_statistics(self, request: Any, reply: Any) -> Any:
         path = self._model_path(request.name, request.version, "/stats") if request.name else "/v2/models/stats"
         return messages.from_document(self._get(path), reply)
+
+    def _repository_index(self, request: Any, reply: Any) -> Any:
+        return reply(models=self._handlers.repository.index(request.ready))
+
+    def _load(self, request: Any, ended: Ended) -> None:
+        self._handlers.repository.load(request.model_name, request.parameters, ended)
+
+    def _unload(self, request: Any, ended: Ended) -> None:
+        self._handlers.repository.unload(request.model_name, ended)
 
     def _health_check(self, request: Any, reply: Any) -> Any:
         serving = self._is_serving(_model_of(request.service))
@@ -170,6 +188,35 @@ class _Refused(Exception):
         super().__init__(text)
         self.status = status
         self.text = text
+
+
+class _Change:
+    """RepositoryModelLoad and RepositoryModelUnload. A client that goes away changes nothing about what it began."""
+
+    def __init__(self, verb: str, begin: Callable[[Any, Ended], None], replies: Replies) -> None:
+        self._name = f"inference.RepositoryModel{verb}"
+        self._begin = begin
+        self._replies = replies
+        self._has_message = False
+
+    def message(self, data: bytes) -> None:
+        request = messages.message_class(f"{self._name}Request").FromString(data)
+        self._has_message = True
+        self._begin(request, self._ended)
+
+    def _ended(self, error: errors.HeadraceError | None) -> None:
+        if error is not None:
+            self._replies.finish(errors.outcome(error).grpc_status, error.text)
+            return
+        self._replies.send(messages.message_class(f"{self._name}Response")().SerializeToString())
+        self._replies.finish()
+
+    def half_closed(self) -> None:
+        if not self._has_message:
+            self._replies.finish(INTERNAL, "expected exactly one message, got none")
+
+    def closed(self) -> None:
+        pass
 
 
 class _Watch:

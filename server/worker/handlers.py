@@ -6,6 +6,8 @@ unknown model, model not ready. Runs on the event loop and never waits; nothing 
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from server.observe import metrics, statistics
 from server.observe.snapshot import Snapshot
 from server.protocol import routes, tfs, tfs_control, tfs_routes, v2
 from server.protocol.served import READY, UNAVAILABLE, Catalog, ServedModel, ServerInfo
+from server.worker.repository_handlers import Ask, Ended, RepositoryHandlers, document_of, parameters_of
 
 JSON = "application/json"
 
@@ -27,6 +30,12 @@ class Response(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Pending(NamedTuple):
+    """An answer that comes later: begin(answer) is called once, and answer(Response) once after that."""
+
+    begin: Callable[[Callable[[Response], None]], None]
+
+
 class Handlers:
     """`catalog` and `info` describe what is served; `snapshot` reads the counters of all processes when called;
     `readiness` gives "" when the server takes work, else why not (draining, a model that is not ready).
@@ -38,6 +47,7 @@ class Handlers:
         info: ServerInfo,
         snapshot: Callable[[], Snapshot],
         readiness: Callable[[], str],
+        ask: Ask | None = None,
         *,
         retry_after_s: int = 1,
     ) -> None:
@@ -46,9 +56,10 @@ class Handlers:
         self._snapshot = snapshot
         self._readiness = readiness
         self._retry_after_s = retry_after_s
+        self.repository = RepositoryHandlers(catalog.repository, ask or _refuse_change)
         #: What answers gRPC's control calls; set by the process, which has more to tell them.
         self.grpc: Any = None
-        self._answers: dict[str, Callable[[routes.Match, Mapping[str, str]], Response]] = {
+        self._answers: dict[str, Callable[[routes.Match, Mapping[str, str], bytes], Response | Pending]] = {
             "server_metadata": self._server_metadata,
             "kserve_alive": self._kserve_alive,
             "server_live": self._server_live,
@@ -60,6 +71,9 @@ class Handlers:
             "statistics": self._statistics,
             "metrics": self._metrics,
             "infer": self._infer,
+            "repository_index": self._repository_index,
+            "repository_load": self._repository_load,
+            "repository_unload": self._repository_unload,
             routes.NOT_SUPPORTED: self._not_supported,
             routes.NOT_FOUND: self._not_found,
             routes.METHOD_NOT_ALLOWED: self._method_not_allowed,
@@ -67,13 +81,13 @@ class Handlers:
 
     def handle(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, port: str
-    ) -> Response:
+    ) -> Response | Pending:
         """Answer one request; never raises. `headers` has lower-case names; `port` is "http" or "metrics"."""
         match = routes.resolve(port, method, path)
         try:
             if port == routes.HTTP_PORT and (tfs_match := tfs_routes.parse(method, path)) is not None:
                 return Response(200, tfs_control.answer(tfs_match, self._catalog, retry_after_s=self._retry_after_s))
-            return self._answers[match.handler](match, headers)
+            return self._answers[match.handler](match, headers, body)
         except errors.HeadraceError as error:
             return self.error(error)
         except Exception as error:
@@ -106,22 +120,22 @@ class Handlers:
             raise self._not_ready(model, v2.not_ready_text(model))
         return model
 
-    def _server_metadata(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _server_metadata(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         return Response(200, v2.server_metadata(self._info))
 
-    def _kserve_alive(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _kserve_alive(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         return Response(200, tfs.ALIVE_BODY)
 
-    def _server_live(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _server_live(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         return Response(200, v2.LIVE_BODY)
 
-    def _server_ready(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _server_ready(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         reason = self._readiness()
         if reason:
             return Response(503, v2.not_ready_body(reason), JSON, self._retry_after())
         return Response(200, v2.READY_BODY)
 
-    def _model_metadata(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _model_metadata(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         model = self._find_described(match)
         if match.version is not None:
             versions = [model.version]
@@ -129,16 +143,16 @@ class Handlers:
             versions = [one.version for one in self._catalog.models() if one.name == model.name]
         return Response(200, v2.model_metadata(model, sorted(versions, key=int)))
 
-    def _model_ready(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _model_ready(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         model = self._find(match)
         if model.state() != READY:
             return Response(503, v2.model_ready(model), JSON, self._retry_after())
         return Response(200, v2.model_ready(model))
 
-    def _model_config(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _model_config(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         return Response(200, v2.model_config(self._find_described(match)))
 
-    def _model_statistics(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _model_statistics(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         name = self._find(match).name
         models = [
             one
@@ -147,15 +161,15 @@ class Handlers:
         ]
         return Response(200, statistics.document(models, self._snapshot()))
 
-    def _statistics(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _statistics(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         return Response(200, statistics.document(self._catalog.models(), self._snapshot()))
 
-    def _metrics(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _metrics(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         openmetrics = metrics.wants_openmetrics(headers.get("accept", ""))
         text = metrics.exposition(self._info, self._catalog.models(), self._snapshot(), openmetrics=openmetrics)
         return Response(200, text, metrics.OPENMETRICS if openmetrics else metrics.PROMETHEUS)
 
-    def _infer(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _infer(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         # A ready model's inference runs in the worker's C code: this one is not ready, or was not a moment ago.
         model = self._find(match)
         text = v2.not_ready_text(model)
@@ -167,14 +181,39 @@ class Handlers:
         # A model that is unavailable does not come back by itself: with Retry-After, clients would try for ever.
         return errors.ModelNotReadyError(text, None if model.state() == UNAVAILABLE else self._retry_after_s)
 
-    def _not_supported(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _repository_index(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
+        only_ready = document_of(body).get("ready", False) is True
+        return Response(200, json.dumps(self.repository.index(only_ready)).encode())
+
+    def _repository_load(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Pending:
+        parameters = parameters_of(body)
+        return self._later(functools.partial(self.repository.load, match.model, parameters))
+
+    def _repository_unload(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Pending:
+        parameters_of(body)
+        return self._later(functools.partial(self.repository.unload, match.model))
+
+    def _later(self, change: Callable[[Ended], None]) -> Pending:
+        """200 with an empty body when the change is done, or its error."""
+
+        def begin(answer: Callable[[Response], None]) -> None:
+            change(lambda error: answer(Response(200, b"") if error is None else self.error(error)))
+
+        return Pending(begin)
+
+    def _not_supported(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         raise errors.NotSupportedError(match.text)
 
-    def _not_found(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _not_found(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         return Response(404, v2.NOT_FOUND_BODY)
 
-    def _method_not_allowed(self, match: routes.Match, headers: Mapping[str, str]) -> Response:
+    def _method_not_allowed(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
         return Response(405, v2.METHOD_NOT_ALLOWED_BODY, JSON, (("Allow", ", ".join(match.allow)),))
 
     def _retry_after(self) -> tuple[tuple[str, str], ...]:
         return (("Retry-After", str(self._retry_after_s)),)
+
+
+def _refuse_change(call: str, model: str, done: Callable[[int, str], None]) -> None:
+    """Where there is no supervisor to ask."""
+    done(3, f"{call} is not possible: the models of this process are fixed")

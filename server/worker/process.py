@@ -8,7 +8,7 @@ import gc
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import uvloop
 
@@ -18,46 +18,22 @@ from server._fast.frontend import Frontend
 from server._fast.http1_connection import Http1Connection
 from server._fast.http2_connection import Http2Connection
 from server._fast.infer_call import LaneClient
-from server._fast.infer_spec import Spec
 from server._fast.layout import Arena, Control
-from server._fast.ring import Ring
+from server.channel import Channel, Document
 from server.config import ServeConfig
 from server.observe import procfs, snapshot
-from server.protocol.served import LOADING, READY, UNAVAILABLE, ServedModel, ServerInfo, StaticCatalog, TensorInfo
+from server.protocol.served import READY, UNAVAILABLE, ServerInfo
 from server.worker.grpc_handlers import GrpcHandlers
 from server.worker.handlers import Handlers
+from server.worker.link import Link
 from server.worker.listening import RESERVED_COUNT, Listening, connection_limit
+from server.worker.models import Models
 
-#: Index is the model state of the arena.
-_STATES = (LOADING, READY, LOADING, UNAVAILABLE)
 #: Partial requests of all connections of a worker together.
 MAX_HELD_BYTES = 1 << 30
 TICK_S = 1.0
 #: Turns of the loop from the last accept to the close of idle connections: accepted, registered, read, some to spare.
 SETTLE_TURNS = 8
-
-
-class LanePlan(NamedTuple):
-    """A model version that is served: what it takes and gives, and its shared memory."""
-
-    name: str
-    version: str
-    inputs: Sequence[TensorInfo]
-    outputs: Sequence[TensorInfo]
-    batched: bool
-    row_capacity: int
-    batching_reason: str
-    arena: Arena
-    instance_bells: Sequence[int]
-    executor_index: int
-
-
-class RefusedModel(NamedTuple):
-    """A model version that was found and cannot be served."""
-
-    name: str
-    version: str
-    reason: str
 
 
 class WorkerPlan(NamedTuple):
@@ -66,8 +42,11 @@ class WorkerPlan(NamedTuple):
     slot: int
     config: ServeConfig
     control: Control
-    lanes: Sequence[LanePlan]
-    refused: Sequence[RefusedModel]
+    #: What the supervisor says of each lane, its arena, and the bells of its instances.
+    lanes: Sequence[tuple[Document, Arena, Sequence[int]]]
+    #: Versions without a lane, as Models.set_others takes them.
+    others: Sequence[Sequence[Any]]
+    channel: Channel
     #: By what the port is for: "http", "grpc", "metrics".
     listeners: Mapping[str, socket.socket]
     bell: int
@@ -114,29 +93,20 @@ class Worker:
             head_timeout_ns=int(config.head_timeout_s * 1e9),
             idle_timeout_ns=int(config.idle_timeout_s * 1e9),
         )
-        models = []
-        for lane in plan.lanes:
-            spec = Spec(
-                lane.name,
-                lane.version,
-                lane.batched,
-                lane.row_capacity,
-                [(name, datatype, shape) for name, datatype, shape in lane.inputs],
-                [(name, datatype, shape) for name, datatype, shape in lane.outputs],
-            )
-            self._frontend.add_lane(LaneClient(lane.arena, spec, plan.slot, list(lane.instance_bells), self._frontend))
-            models.append(_served(lane, config))
-        models += [_refused(model) for model in plan.refused]
+        self._models = Models(self._frontend, plan.slot, config)
+        for document, arena, bells in plan.lanes:
+            self._models.add(document, arena, bells)
+        self._models.set_others(plan.others)
+        self._link = Link(plan.channel, self._models, loop)
         self._handlers = Handlers(
-            StaticCatalog(models), ServerInfo(config.server_name, __version__), self.snapshot, self.readiness
+            self._models, ServerInfo(config.server_name, __version__), self.snapshot, self.readiness, self._link.ask
         )
         self._handlers.grpc = GrpcHandlers(self._handlers, self.is_serving)
-        self._rings = [Ring(lane.arena) for lane in plan.lanes]
 
     async def start(self) -> None:
         """Begins to accept."""
         frontend, loop, plan = self._frontend, self._loop, self._plan
-        frontend.start(self._handlers, loop.stop, Http2Connection)
+        frontend.start(self._handlers, loop.stop, Http2Connection, self._on_drained)
         loop.add_reader(plan.bell, self._on_bell)
         loop.add_reader(plan.supervisor_line, self._on_supervisor_gone)
         # Probes and scrapes may have the descriptors that are left when inference connections wait for one.
@@ -149,6 +119,9 @@ class Worker:
             await listening.open()
             self._listening.append(listening)
         loop.call_later(TICK_S, self._tick)
+
+    def _on_drained(self, client: LaneClient) -> None:
+        self._link.drained(self._models.drained(client))
 
     def _on_bell(self) -> None:
         self._frontend.on_bell()
@@ -190,11 +163,10 @@ class Worker:
         """Empty when the server takes work, else why not: draining, loading, or no model left."""
         if self._plan.control.draining:
             return "draining: the server is about to stop"
-        states = [lane.arena.model_state for lane in self._plan.lanes]
-        loading = [lane.name for lane, state in zip(self._plan.lanes, states, strict=True) if _STATES[state] == LOADING]
-        if loading:
-            return f"loading: {', '.join(loading)}"
-        if all(_STATES[state] == UNAVAILABLE for state in states):
+        if waiting := self._models.waiting_for():
+            return f"loading: {', '.join(waiting)}"
+        states = [model.state() for model in self._models.models()]
+        if states and all(state == UNAVAILABLE for state in states):
             return "no model could be loaded"
         return ""
 
@@ -202,28 +174,27 @@ class Worker:
         """Whether the server ("") or a model of this name takes work; None for a name that is no model's."""
         if not model:
             return not self.readiness()
-        states = [lane.arena.model_state for lane in self._plan.lanes if lane.name == model]
-        if not states:
-            return False if any(refused.name == model for refused in self._plan.refused) else None
-        return not self._plan.control.draining and any(_STATES[state] == READY for state in states)
+        found = self._models.find(model, None)
+        if found is None:
+            return None
+        return not self._plan.control.draining and found.state() == READY
 
     def snapshot(self) -> snapshot.Snapshot:
         """All counters of all processes, out of shared memory."""
         control = self._plan.control
         pages = [control.page(index) for index in range(control.worker_count)]
         blocks = []
-        for lane, ring in zip(self._plan.lanes, self._rings, strict=True):
-            depth = sum(ring.row_counts()[1:4])
+        lanes = list(self._models.lanes.values())
+        for lane in lanes:
+            depth = sum(lane.ring.row_counts()[1:4])
             for index in range(control.worker_count + 1):
-                block = snapshot.from_counters(lane.name, lane.version, stats.read_block(lane.arena, index))
+                counters = stats.read_block(lane.arena, index)
+                block = snapshot.from_counters(lane.model.name, lane.model.version, counters)
                 blocks.append(block._replace(queue_depth_rows=depth if index == 0 else 0))
         processes = [
             procfs.read_process(os.getppid(), "supervisor"),
             *(procfs.read_process(page["pid"], "worker", index) for index, page in enumerate(pages)),
-            *(
-                procfs.read_process(lane.arena.executor_pid, "executor", lane.executor_index)
-                for lane in self._plan.lanes
-            ),
+            *(procfs.read_process(lane.arena.executor_pid, "executor", lane.number) for lane in lanes),
         ]
         worker_restarts, executor_restarts = control.restarts
         return snapshot.Snapshot(
@@ -233,32 +204,3 @@ class Worker:
             accepted={"http": sum(page["connections_total"] for page in pages)},
             restarts={("worker", "died"): worker_restarts, ("executor", "died"): executor_restarts},
         )
-
-
-def _served(lane: LanePlan, config: ServeConfig) -> ServedModel:
-    return ServedModel(
-        lane.name,
-        lane.version,
-        lane.inputs,
-        lane.outputs,
-        batched=lane.batched,
-        max_batch=lane.row_capacity if lane.batched else 0,
-        batching_reason=lane.batching_reason,
-        state=lambda: _STATES[lane.arena.model_state],
-        reason=lambda: lane.arena.model_reason,
-        instances=config.instances,
-        max_queue_delay_us=config.max_queue_delay_us,
-    )
-
-
-def _refused(model: RefusedModel) -> ServedModel:
-    return ServedModel(
-        model.name,
-        model.version,
-        (),
-        (),
-        batched=False,
-        max_batch=0,
-        state=lambda: UNAVAILABLE,
-        reason=lambda: model.reason,
-    )

@@ -104,9 +104,6 @@ def test_a_trailing_slash_is_another_path(route: routes.Route) -> None:
 UNSUPPORTED = [
     ("POST", "/v2/models/m/generate", "generate"),
     ("POST", "/v2/models/m/versions/1/generate_stream", "generate"),
-    ("POST", "/v2/repository/index", "repository"),
-    ("POST", "/v2/repository/models/m/load", "repository"),
-    ("POST", "/v2/repository/models/m/unload", "repository"),
     ("POST", "/v2/repository/r/index", "'repository_name' specification is not supported"),
     ("POST", "/v2/repository/r/models/m/load", "'repository_name' specification is not supported"),
     ("GET", "/v2/logging", "logging"),

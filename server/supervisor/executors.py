@@ -1,0 +1,180 @@
+"""The executor processes: one for each lane, started again with what their predecessor left behind."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import time
+from collections import deque
+from typing import Protocol
+
+from server import log
+from server._fast.layout import Control
+from server.supervisor.children import Child, start_child
+from server.supervisor.lanes import Lane
+from server.supervisor.loop import Loop
+from server.supervisor.restart_policy import restart_delay_ns
+
+MODEL_LOADING = 0
+MODEL_READY = 1
+MODEL_RESTARTING = 2
+MODEL_FAILED = 3
+
+#: A worker may have been filling rows when its model failed: they are refused after this.
+REFUSE_AGAIN_NS = 1_000_000_000
+#: How long to wait when the system has no process or descriptor left for a child.
+START_AGAIN_NS = 1_000_000_000
+#: A model that is loaded beside serving ones is given up after so many deaths of its executor.
+MAX_LOAD_DEATHS = 4
+#: How long an executor may take to end.
+GRACE_NS = 5_000_000_000
+
+
+class Owner(Protocol):
+    """What the pool needs of the supervisor."""
+
+    def executor_main(self, lane: Lane) -> int:
+        """Runs in the child."""
+        ...
+
+    def shed_for_executor(self, lane: Lane) -> None:
+        """Closes in the child what is not this lane's."""
+        ...
+
+    def may_start_executor(self) -> bool: ...
+    def ring_everybody(self) -> None:
+        """Wakes whoever may wait for something that died."""
+        ...
+
+    def on_lane_changed(self, lane: Lane) -> None:
+        """The lane's model cannot be loaded."""
+        ...
+
+    def on_lane_over(self, lane: Lane) -> None:
+        """The executor of a lane that is over has ended."""
+        ...
+
+
+class Executors:
+    """All executors of a server, by the number of their lane."""
+
+    def __init__(self, loop: Loop, control: Control, owner: Owner) -> None:
+        self._loop = loop
+        self._control = control
+        self._owner = owner
+        self._children: dict[int, Child] = {}
+        #: How long the last executors of a lane served.
+        self._served_ns: dict[int, deque[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def start(self, lane: Lane) -> None:
+        """Starts the lane's executor, again and again while the system has no process left for it."""
+        if lane.is_over or not self._owner.may_start_executor():
+            return
+
+        def shed() -> None:
+            self.shed()
+            self._owner.shed_for_executor(lane)
+
+        try:
+            child = start_child(
+                f"executor-{lane.name}",
+                f"headrace-e{lane.number}",
+                functools.partial(self._owner.executor_main, lane),
+                shed,
+            )
+        except OSError as error:
+            # The children that live serve on.
+            log.error(
+                "child_not_started",
+                child=f"executor-{lane.name}",
+                reason=error.strerror,
+                again_in_ms=START_AGAIN_NS // 10**6,
+            )
+            self._loop.after(START_AGAIN_NS, functools.partial(self.start, lane))
+            return
+        self._children[lane.number] = child
+        lane.arena.executor_pid = child.pid
+        self._loop.watch(child.pidfd, functools.partial(self._on_death, lane))
+
+    def shed(self) -> None:
+        """In another child: closes the executors' handles."""
+        for child in self._children.values():
+            child.shed()
+
+    def note_ready(self, lane: Lane, now_ns: int) -> None:
+        """The lane's model may have become ready."""
+        child = self._children.get(lane.number)
+        if child is not None and child.ready_ns == 0 and lane.arena.model_state == MODEL_READY:
+            child.ready_ns = now_ns
+            lane.was_ready = True
+
+    def end(self, lane: Lane) -> None:
+        """Tells the executor of a lane that is over to end; owner.on_lane_over follows."""
+        lane.is_over = True
+        child = self._children.get(lane.number)
+        if child is None:
+            self._owner.on_lane_over(lane)
+            return
+        lane.arena.shut_down()
+        lane.ring_instances()
+        if lane.arena.model_state == MODEL_LOADING:
+            # It would load to the end before it looks.
+            child.kill(signal.SIGKILL)
+        else:
+            self._loop.after(GRACE_NS, functools.partial(self._kill, lane.number, child))
+
+    def _kill(self, number: int, child: Child) -> None:
+        if self._children.get(number) is child:
+            child.kill(signal.SIGKILL)
+
+    def kill_all(self) -> None:
+        for child in self._children.values():
+            child.kill(signal.SIGKILL)
+
+    def _on_death(self, lane: Lane) -> None:
+        child = self._children.pop(lane.number)
+        self._loop.unwatch(child.pidfd)
+        status = child.reap()
+        lane.arena.executor_pid = 0
+        if lane.is_over:
+            self._served_ns.pop(lane.number, None)
+            self._owner.on_lane_over(lane)
+            return
+        recovered = lane.ring.recover_executor()
+        served = self._served_ns.setdefault(lane.number, deque(maxlen=32))
+        served.append(time.monotonic_ns() - child.ready_ns if child.ready_ns else 0)
+        if not lane.was_ready and not lane.is_initial and len(served) >= MAX_LOAD_DEATHS:
+            reason = f"its executor died {len(served)} times while it loaded, the last time with status {status}"
+            lane.arena.set_state(MODEL_FAILED, reason)
+        if lane.arena.model_state == MODEL_FAILED:
+            log.error("model_failed", model=lane.name, version=lane.version, reason=lane.arena.model_reason)
+            self._refuse_waiting(lane)
+            self._loop.after(REFUSE_AGAIN_NS, functools.partial(self._refuse_waiting, lane))
+            self._owner.on_lane_changed(lane)
+            return
+        if lane.was_ready:
+            lane.arena.set_state(
+                MODEL_RESTARTING, f"its executor ended with status {status} and is being started again"
+            )
+        self._owner.ring_everybody()
+        delay_ns = restart_delay_ns(served)
+        log.error(
+            "executor_died",
+            pid_dead=child.pid,
+            model=lane.name,
+            status=status,
+            batches_kept=recovered,
+            restart_in_ms=delay_ns // 10**6,
+        )
+        self._control.count_restart(False)
+        self._loop.after(delay_ns, functools.partial(self.start, lane))
+
+    def _refuse_waiting(self, lane: Lane) -> None:
+        """Its model cannot be loaded any more: answers what was accepted while it could."""
+        if lane.is_over:
+            return
+        lane.refuse_waiting()
+        self._owner.ring_everybody()

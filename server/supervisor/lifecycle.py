@@ -1,0 +1,306 @@
+"""Models that come and go while the server runs: scans the repository, starts lanes, retires them, answers for it.
+
+What to do is decided by server.models.lifecycle; this module does it. A lane is announced to the workers as soon as it
+exists and serves from the moment its executor says "ready" in shared memory; a retired one ends when every worker has
+answered its last request.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+from server import log
+from server.channel import Document
+from server.config import ServeConfig
+from server.models import lifecycle
+from server.models.lifecycle import Retire, Running, Start, Wanted
+from server.models.repository import ModelVersion, RepositoryError
+from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, Executors
+from server.supervisor.lanes import Lane
+from server.supervisor.workers import Workers
+
+_STATES = (lifecycle.LOADING, lifecycle.READY, lifecycle.READY, lifecycle.FAILED)
+#: InferErrorCode of infer_types.h.
+INVALID_ARGUMENT = 1
+NOT_FOUND = 2
+UNAVAILABLE = 3
+INTERNAL = 5
+
+EXPLICIT = "explicit"
+ALL_MODELS = "*"
+#: What tells a model that was not asked for from one that cannot be served.
+UNLOADED = "unloaded"
+
+
+class Answer(NamedTuple):
+    """How a request for a change ended: code 0, or an InferErrorCode and a text for the client."""
+
+    code: int = 0
+    text: str = ""
+
+
+Done = Callable[[Answer], None]
+
+
+class Scan(Protocol):
+    """Looks at the whole repository. Raises RepositoryError when it cannot."""
+
+    def __call__(self) -> list[ModelVersion]: ...
+
+
+class Lifecycle:
+    """All lanes of the server, and what the repository held when it was last looked at."""
+
+    def __init__(
+        self, config: ServeConfig, scan: Scan, found: Sequence[ModelVersion], workers: Workers, executors: Executors
+    ) -> None:
+        self._config = config
+        self._scan = scan
+        self._workers = workers
+        self._executors = executors
+        self._numbers = 0
+        #: Names that are to serve; None: whatever is found.
+        self._chosen: set[str] | None = None
+        if config.model_control_mode == EXPLICIT and ALL_MODELS not in config.load_model:
+            self._chosen = set(config.load_model)
+        self.found: list[ModelVersion] = list(found)
+        self.lanes: list[Lane] = []
+        #: Retired lanes: the workers that may still answer requests of them.
+        self._draining: dict[int, set[int]] = {}
+        self._waiting: list[tuple[str, Done]] = []
+        self._told: list[list[object]] | None = None
+        self._is_deciding = False
+        for version in self._wanted():
+            if version.error is None:
+                self._add(version).is_initial = True
+
+    # -- what there is
+
+    def served(self) -> list[Lane]:
+        """Lanes that take requests, now or when they are loaded."""
+        return [lane for lane in self.lanes if not lane.is_retired]
+
+    def others(self) -> list[list[object]]:
+        """Versions without a lane, for the workers' catalogue: name, version, reason, and whether clients may ask."""
+        have = {(lane.name, lane.version) for lane in self.served()}
+        rows: list[list[object]] = []
+        for version in self.found:
+            if (version.name, version.version) in have:
+                continue
+            if not self._is_chosen(version.name):
+                rows.append([version.name, str(version.version), UNLOADED, False])
+            elif version.error is not None:
+                # Clients read the reason: where the repository lies is not theirs to know.
+                reason = version.error.replace(f"{version.path.parent}/", "")
+                rows.append([version.name, str(version.version), reason, True])
+        return rows
+
+    def _is_chosen(self, name: str) -> bool:
+        return self._chosen is None or name in self._chosen
+
+    def _wanted(self) -> list[ModelVersion]:
+        return [version for version in self.found if self._is_chosen(version.name)]
+
+    def _add(self, version: ModelVersion) -> Lane:
+        lane = Lane(self._numbers, version, self._config, self._config.workers)
+        self._numbers += 1
+        self.lanes.append(lane)
+        return lane
+
+    # -- changes
+
+    def refresh(self, retry: frozenset[str] = frozenset()) -> str:
+        """Looks at the repository and does what follows; the reason when it could not be read, else ""."""
+        try:
+            self.found = self._scan()
+        except RepositoryError as error:
+            log.error("repository_unreadable", reason=str(error))
+            return str(error)
+        self.decide(retry)
+        return ""
+
+    def decide(self, retry: frozenset[str] = frozenset()) -> None:
+        """Does what the rule says about the present state; called after each change of it."""
+        if self._is_deciding:
+            return
+        self._is_deciding = True
+        try:
+            while actions := lifecycle.decide(
+                [Wanted(one.name, one.version, one.files, one.error is None) for one in self._wanted()],
+                [
+                    Running(lane.number, lane.name, lane.version, lane.found.files, _STATES[lane.arena.model_state])
+                    for lane in self.served()
+                ],
+                retry=retry,
+            ):
+                for action in actions:
+                    if isinstance(action, Start):
+                        self._start(action)
+                    else:
+                        self._retire(action)
+                retry = frozenset()
+        finally:
+            self._is_deciding = False
+        others = self.others()
+        if others != self._told:
+            self._told = others
+            self._workers.tell({"kind": "others", "models": others})
+        self._settle()
+
+    def _start(self, action: Start) -> None:
+        index = next(
+            at for at, one in enumerate(self.found) if (one.name, one.version) == (action.name, action.version)
+        )
+        version = self.found[index]
+        try:
+            lane = self._add(version)
+        except (OSError, MemoryError, ValueError) as error:
+            log.error("lane_not_made", model=version.name, version=version.version, reason=str(error))
+            self.found[index] = replace(version, error=f"no memory or descriptors for it: {error}")
+            return
+        log.info("model_loading", model=lane.name, version=lane.version, lane=lane.number)
+        self._workers.tell({"kind": "lane", **lane.document()}, lane.descriptors())
+        self._executors.start(lane)
+
+    def _retire(self, action: Retire) -> None:
+        lane = next(lane for lane in self.lanes if lane.number == action.lane)
+        lane.is_retired = True
+        self._draining[lane.number] = {index for index, _ in self._workers.items()}
+        log.info("model_retired", model=lane.name, version=lane.version, lane=lane.number)
+        self._workers.tell({"kind": "retire", "lane": lane.number})
+        self._workers_left(lane)
+
+    def _workers_left(self, lane: Lane) -> None:
+        if not self._draining[lane.number] and not lane.is_over:
+            self._executors.end(lane)
+
+    # -- events
+
+    def on_drained(self, index: int, number: int) -> None:
+        """Worker `index` has answered the last request of a retired lane."""
+        for lane in self.lanes:
+            if lane.number == number and number in self._draining:
+                self._draining[number].discard(index)
+                self._workers_left(lane)
+                return
+
+    def on_worker_death(self, index: int) -> None:
+        """It holds nothing any more."""
+        for lane in list(self.lanes):
+            if lane.number in self._draining:
+                self._draining[lane.number].discard(index)
+                self._workers_left(lane)
+
+    def on_lane_over(self, lane: Lane) -> None:
+        """Its executor has ended: gives its memory back."""
+        self._draining.pop(lane.number, None)
+        self.lanes.remove(lane)
+        lane.close()
+        log.info("model_unloaded", model=lane.name, version=lane.version, lane=lane.number)
+
+    def on_bell(self) -> None:
+        """A state in shared memory may have changed."""
+        now_ns = time.monotonic_ns()
+        for lane in self.lanes:
+            if not lane.was_ready:
+                self._executors.note_ready(lane, now_ns)
+                if lane.was_ready and not lane.is_initial:
+                    log.info("model_ready", model=lane.name, version=lane.version, lane=lane.number)
+            else:
+                self._executors.note_ready(lane, now_ns)
+        self.decide()
+
+    # -- requests for a change
+
+    def ask(self, call: str, name: str, done: Done) -> None:
+        """`load`, `unload` or `reload`; done(Answer) follows when every worker acts accordingly."""
+        if call == "reload":
+            reason = self.refresh(frozenset(version.name for version in self.found))
+            if reason:
+                done(Answer(INTERNAL, f"the repository cannot be read: {reason}"))
+            else:
+                self._wait_for("", done)
+        elif self._config.model_control_mode != EXPLICIT:
+            done(
+                Answer(
+                    UNAVAILABLE,
+                    "explicit model load / unload is not allowed if polling is enabled; "
+                    "start the server with --model-control-mode explicit",
+                )
+            )
+        elif call == "load":
+            self._load(name, done)
+        else:
+            self._unload(name, done)
+
+    def _load(self, name: str, done: Done) -> None:
+        assert self._chosen is not None or ALL_MODELS in self._config.load_model
+        try:
+            self.found = self._scan()
+        except RepositoryError as error:
+            done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository: {error}"))
+            return
+        if not any(version.name == name for version in self.found):
+            done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository"))
+            return
+        if self._chosen is not None:
+            self._chosen.add(name)
+        self._waiting.append((name, functools.partial(self._confirm, done)))
+        self.decide(frozenset({name}))
+
+    def _unload(self, name: str, done: Done) -> None:
+        known = {version.name for version in self.found} | {lane.name for lane in self.lanes}
+        if name not in known:
+            done(Answer(NOT_FOUND, f"failed to unload '{name}', no such model in the repository"))
+            return
+        if self._chosen is None:
+            self._chosen = {version.name for version in self.found}
+        self._chosen.discard(name)
+        self.decide()
+        self._confirm(done, Answer())
+
+    def _wait_for(self, name: str, done: Done) -> None:
+        self._waiting.append((name, functools.partial(self._confirm, done)))
+        self._settle()
+
+    def _confirm(self, done: Done, answer: Answer) -> None:
+        """Every worker acts on messages in their order: when it has seen this one, it has seen those before it."""
+        self._workers.tell({"kind": "confirm"}, then=functools.partial(done, answer))
+
+    def _settle(self) -> None:
+        """Answers those who wait for models that are decided."""
+        for name, done in list(self._waiting):
+            lanes = [lane for lane in self.served() if name in ("", lane.name)]
+            if any(lane.arena.model_state == MODEL_LOADING for lane in lanes):
+                continue
+            self._waiting.remove((name, done))
+            done(self._verdict(name))
+
+    def _verdict(self, name: str) -> Answer:
+        if not name:
+            return Answer()
+        reasons = []
+        for version in self.found:
+            if version.name != name:
+                continue
+            lanes = [
+                lane
+                for lane in self.served()
+                if (lane.name, lane.version, lane.found.files) == (name, version.version, version.files)
+            ]
+            if version.error is not None:
+                reasons.append(f"version {version.version}: {version.error.replace(f'{version.path.parent}/', '')}")
+            elif lanes and lanes[-1].arena.model_state == MODEL_FAILED:
+                reasons.append(f"version {version.version}: {lanes[-1].arena.model_reason}")
+        if reasons:
+            return Answer(INVALID_ARGUMENT, f"load failed for model '{name}': {'; '.join(reasons)}")
+        return Answer()
+
+
+def answer_document(ask: int, answer: Answer) -> Document:
+    """The message that tells a worker how its request ended."""
+    return {"kind": "answer", "ask": ask, "code": answer.code, "text": answer.text}

@@ -1,0 +1,72 @@
+"""KServe V2's model repository extension: what there is, load, unload; transport-neutral.
+
+The supervisor does the work and answers when every worker acts accordingly, which takes as long as a model takes to
+load: load and unload report through a callback. Source of texts and states: Triton's `extension_model_repository.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from server import errors
+from server.protocol.served import READY, ServedModel
+
+#: A request for a change: (call, model, done(InferErrorCode or 0, text)).
+Ask = Callable[[str, str, Callable[[int, str], None]], None]
+#: Told how it ended: None, or the error for the client.
+Ended = Callable[[errors.HeadraceError | None], None]
+
+
+class RepositoryHandlers:
+    """`repository` gives every version that is known, loaded or not."""
+
+    def __init__(self, repository: Callable[[], Sequence[ServedModel]], ask: Ask) -> None:
+        self._repository = repository
+        self._ask = ask
+
+    def index(self, only_ready: bool) -> list[dict[str, str]]:
+        """One row for each version, by name and version."""
+        rows = []
+        for model in sorted(self._repository(), key=lambda model: (model.name, int(model.version))):
+            state = model.state()
+            if only_ready and state != READY:
+                continue
+            reason = "" if state == READY else model.reason()
+            rows.append({"name": model.name, "version": model.version, "state": state, "reason": reason})
+        return rows
+
+    def load(self, model: str, parameters: Mapping[str, object], ended: Ended) -> None:
+        """Loads a model, or its files anew where they have changed. Parameters: none is supported yet."""
+        for name in parameters:
+            what = "files are taken from the repository only" if name.startswith("file:") else "put it in config.pbtxt"
+            ended(errors.NotSupportedError(f"load parameter '{name[:64]}' is not supported: {what}"))
+            return
+        self._ask("load", model, lambda code, text: ended(errors.from_code(code, text) if code else None))
+
+    def unload(self, model: str, ended: Ended) -> None:
+        """Unloads a model: requests in flight are still answered."""
+        self._ask("unload", model, lambda code, text: ended(errors.from_code(code, text) if code else None))
+
+
+def parameters_of(body: bytes) -> dict[str, Any]:
+    """The `parameters` of a load or unload request's body, which may be empty."""
+    document = document_of(body)
+    parameters = document.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise errors.InvalidArgumentError("'parameters': expected an object")
+    return parameters
+
+
+def document_of(body: bytes) -> dict[str, Any]:
+    """A request's body as a JSON object; an empty body is an empty object."""
+    if not body.strip():
+        return {}
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise errors.InvalidArgumentError("failed to parse the request JSON buffer: expected a JSON object") from None
+    if not isinstance(document, dict):
+        raise errors.InvalidArgumentError("expected a JSON object, or no body")
+    return document
