@@ -35,6 +35,10 @@ cdef class H2Session(Peer):
     cdef uint64_t active_ns
     cdef uint64_t opened_ns
     cdef uint64_t max_age_ns       # 0: none
+    cdef uint64_t grace_ns         # 0: none
+    cdef uint64_t aged_ns          # when the last GOAWAY for its age went out; 0: not yet
+    cdef uint32_t max_streams
+    cdef uint64_t min_ping_ns
     cdef Bucket resets
     cdef Bucket glitches
     cdef uint64_t last_ping_ns
@@ -69,4 +73,4 @@ cdef class H2Session(Peer):
     cdef uint32_t charged(self) except? 4294967295
     cdef int ping_received(self) except -1
     cdef int check_stalled(self, uint64_t now) except -1
-    cdef int shut(self, const char* text) except -1
+    cdef int shut(self, const char* text, uint64_t now) except -1

@@ -40,7 +40,6 @@ from server._fast.slab_ring cimport ROW_FREE, row_at, row_state, word_generation
 from server._fast.sockets cimport send_some
 
 
-cdef uint32_t MAX_STREAMS = 100
 cdef uint32_t STREAM_WINDOW_BYTES = 65536
 cdef uint32_t CONNECTION_WINDOW_BYTES = 1 << 20
 #: A stream whose message says that it is larger may fill this much before the application looks at it.
@@ -53,8 +52,7 @@ cdef double RESETS_PER_S = 33.0
 #: Frames that ask for nothing: pings, settings, priorities, empty data, violations that end only a stream.
 cdef double GLITCH_BURST = 2000.0
 cdef double GLITCHES_PER_S = 200.0
-#: Pings of a client without open streams closer than this are strikes; after three it is sent away (gRPC keep-alive).
-cdef uint64_t MIN_PING_INTERVAL_NS = 10000000000
+#: Pings of a client without open streams that come too fast are strikes; after three it is sent away (gRPC keep-alive).
 cdef int MAX_PING_STRIKES = 2
 cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 cdef size_t KEEP_OUT_BYTES = 1 << 18
@@ -73,7 +71,7 @@ cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, 
     if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
         return 0
     try:
-        if self.is_closing or self.charged() >= MAX_STREAMS:
+        if self.is_closing or self.charged() >= self.max_streams:
             nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_REFUSED_STREAM)
             self.spend_reset()
             return 0
@@ -214,14 +212,22 @@ cdef int prepare() except -1:
 
 
 cdef class H2Session(Peer):
-    """Base of Http2Connection. `port` is passed on to the handlers; max_age_ns 0 is no limit."""
+    """
+    Base of Http2Connection. `port` is passed on to the handlers. After max_age_ns (less or more by up to a tenth, so
+    that clients which came together do not leave together) the client is told to reconnect, and after grace_ns more
+    the connection is cut; 0 is never, for both. min_ping_ns: the least time between pings of a client without calls.
+    """
 
-    def __cinit__(self, Frontend frontend not None, str port not None, uint64_t max_age_ns=0):
+    def __cinit__(self, Frontend frontend not None, str port not None, uint64_t max_age_ns=0, uint64_t grace_ns=0,
+                  uint32_t max_streams=100, uint64_t min_ping_ns=10000000000):
         cdef nghttp2_settings_entry settings[4]
         prepare()
         self.frontend = frontend
         self.port = port
         self.max_age_ns = max_age_ns
+        self.grace_ns = grace_ns
+        self.max_streams = max_streams
+        self.min_ping_ns = min_ping_ns
         self.fd = -1
         self.streams = {}
         self.debts = []
@@ -231,7 +237,7 @@ cdef class H2Session(Peer):
         if nghttp2_session_server_new2(&self.session, callbacks, <void*>self, options) != 0:
             raise MemoryError()
         settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
-        settings[0].value = MAX_STREAMS
+        settings[0].value = max_streams
         settings[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
         settings[1].value = STREAM_WINDOW_BYTES
         settings[2].settings_id = NGHTTP2_SETTINGS_MAX_FRAME_SIZE
@@ -270,6 +276,9 @@ cdef class H2Session(Peer):
         self.fd = transport.get_extra_info("socket").fileno()
         transport.set_write_buffer_limits(0, 0)
         self.active_ns = self.opened_ns = now_ns()
+        if self.max_age_ns > 10:
+            # The nanoseconds of the clock are as good as chance.
+            self.max_age_ns += self.opened_ns % (self.max_age_ns // 5) - self.max_age_ns // 10
         self.frontend.peers.add(self)
         self.frontend.page.connections_open = len(self.frontend.peers)
         self.frontend.peer_due(self)
@@ -382,7 +391,7 @@ cdef class H2Session(Peer):
 
     cdef int ping_received(self) except -1:
         self.spend_glitch()
-        if not self.streams and self.last_ping_ns and self.active_ns - self.last_ping_ns < MIN_PING_INTERVAL_NS:
+        if not self.streams and self.last_ping_ns and self.active_ns - self.last_ping_ns < self.min_ping_ns:
             self.ping_strikes += 1
             if self.ping_strikes > MAX_PING_STRIKES and not self.is_closing:
                 self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too_many_pings")
@@ -558,7 +567,9 @@ cdef class H2Session(Peer):
             if not self.is_closing:
                 self.go_away(NGHTTP2_NO_ERROR, b"idle")
         elif self.max_age_ns and now - self.opened_ns > self.max_age_ns and not self.is_closing:
-            self.shut(b"max_age")
+            self.shut(b"max_age", now)
+        elif self.aged_ns and self.grace_ns and now - self.aged_ns > self.grace_ns:
+            self.drop()
         elif self.streams:
             self.check_stalled(now)
         return 0
@@ -573,12 +584,13 @@ cdef class H2Session(Peer):
                 self.reset(stream, NGHTTP2_CANCEL)
         return 0
 
-    cdef int shut(self, const char* text) except -1:
+    cdef int shut(self, const char* text, uint64_t now) except -1:
         """Two-step GOAWAY: a warning, so that streams on their way are still taken, and a second later the real one."""
         if not self.is_warned:
             self.is_warned = True
             nghttp2_submit_shutdown_notice(self.session)
             return self.frontend.peer_due(self)
+        self.aged_ns = now
         return self.go_away(NGHTTP2_NO_ERROR, text)
 
     cdef int stop(self) except -1:

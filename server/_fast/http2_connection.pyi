@@ -4,9 +4,17 @@ from server._fast.frontend import Frontend
 from server._fast.h2_session import H2Session
 
 class Http2Connection(H2Session):
-    """`port` is "http", "grpc" or "metrics": which routes the handlers offer. max_age_ns 0: no limit."""
+    """`port` is "http", "grpc" or "metrics": which routes the handlers offer. max_age_ns and grace_ns 0: no limit."""
 
-    def __init__(self, frontend: Frontend, port: str, max_age_ns: int = 0) -> None: ...
+    def __init__(
+        self,
+        frontend: Frontend,
+        port: str,
+        max_age_ns: int = 0,
+        grace_ns: int = 0,
+        max_streams: int = 100,
+        min_ping_ns: int = 10_000_000_000,
+    ) -> None: ...
     def send_message(self, stream_id: int, message: bytes | None, status: int) -> None:
         """Appends a message to a gRPC reply; status >= 0 also ends it."""
 

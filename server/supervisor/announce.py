@@ -13,7 +13,8 @@ from server.config import ServeConfig
 from server.demo import files as demo_files
 from server.models.onnx_file import TensorInfo
 from server.models.repository import ModelVersion
-from server.supervisor.banner import Banner, BannerModel, Tensor, render
+from server.option_values import SAME
+from server.supervisor.banner import Address, Banner, BannerModel, Tensor, render
 from server.supervisor.lanes import Lane
 
 MODEL_READY = 1
@@ -26,7 +27,7 @@ def ready(
     ports: Mapping[str, int],
     started_ns: int,
 ) -> None:
-    """Prints the banner; `ports` by what they are for, `started_ns` is when the server began to start."""
+    """Prints the banner; `ports` as listeners.bound has them, `started_ns` is when the server began to start."""
     models = [_served(config, lane, started_ns) for lane in lanes]
     models += [
         BannerModel(version.name, version.version, why=version.error, status="UNAVAILABLE")
@@ -37,11 +38,7 @@ def ready(
         version=__version__,
         runtime=f"onnxruntime {_runtime_version()} (CPU)",
         models=tuple(models),
-        http_host=config.host,
-        http_port=ports["http"],
-        grpc_port=ports.get("grpc", ports["http"]),
-        metrics_host=config.host,
-        metrics_port=ports["metrics"],
+        addresses=addresses(config, ports),
         worker_count=config.workers,
         ready_s=(time.monotonic_ns() - started_ns) / 1e9,
     )
@@ -52,6 +49,25 @@ def ready(
         # Nobody reads it, which is no reason not to serve; what is buffered must not fail again at every later flush.
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def addresses(config: ServeConfig, ports: Mapping[str, int]) -> tuple[Address, ...]:
+    """Where the server is reached; the first is shown as the inference API's, whatever it was opened for."""
+    hosts = {"grpc": config.grpc_host, "tfs_grpc": config.grpc_host, "metrics": config.metrics_host}
+    found = [
+        Address(name, path=name.removeprefix("uds:"))
+        if name.startswith("uds:")
+        else Address(name.replace("_", "-"), hosts.get(name) or config.host, port)
+        for name, port in ports.items()
+    ]
+    first = next(address for address in found if address.name != "metrics")
+    found = [first._replace(name="http"), *(address for address in found if address is not first)]
+    names = [address.name for address in found]
+    if "grpc" not in names and not first.path:
+        found.insert(1, first._replace(name="grpc"))
+    if config.metrics_port == SAME and not first.path:
+        found.insert(2, first._replace(name="metrics"))
+    return tuple(found)
 
 
 def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:
@@ -67,7 +83,7 @@ def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:
         why=lane.batching_reason if is_ready else lane.arena.model_reason,
         status="READY" if is_ready else "UNAVAILABLE",
         load_ms=(lane.arena.ready_ns - started_ns) / 1e6 if is_ready else None,
-        example=demo_files.example_request() if config.path is None else None,
+        example=demo_files.example_request() if config.is_demo else None,
     )
 
 

@@ -12,6 +12,7 @@ import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from server.log import escape
 
@@ -40,6 +41,7 @@ MAX_BODY_CHARS = 600
 FREE_AXIS_EXAMPLE = 8
 
 _HEADINGS = ("model", "version", "device", "inputs", "outputs", "batching", "status")
+_ADDRESS_GAP = " " * 8
 Painter = Callable[[str, str], str]
 _BOLD, _DIM, _GREEN, _RED, _RESET = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
@@ -75,18 +77,23 @@ class BannerModel:
     example: str | None = None
 
 
+class Address(NamedTuple):
+    """Where clients connect: the host as configured and the port as bound, or the path of a Unix-domain socket."""
+
+    name: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """Everything the table shows; hosts are as configured, ports as bound."""
+    """Everything the table shows. The first address, named http, is the one to try; "metrics" is the scraper's."""
 
     version: str
     runtime: str
     models: tuple[BannerModel, ...]
-    http_host: str
-    http_port: int
-    metrics_host: str = ""
-    metrics_port: int | None = None
-    grpc_port: int | None = None
+    addresses: tuple[Address, ...]
     worker_count: int = 1
     ready_s: float = 0.0
     notes: tuple[str, ...] = field(default=())
@@ -95,7 +102,7 @@ class Banner:
 def render(banner: Banner, *, colour: bool) -> str:
     """The banner as lines of text with a newline at the end."""
     paint = _painter(colour)
-    http = url(banner.http_host, banner.http_port)
+    first = banner.addresses[0]
     head = f"{paint(_BOLD, 'headrace ' + banner.version)}  ·  {escape(banner.runtime)}  ·  telemetry off"
     rows = [list(_HEADINGS), *(_row(model) for model in banner.models)]
     table = align(rows)
@@ -103,17 +110,12 @@ def render(banner: Banner, *, colour: bool) -> str:
     for line, model in zip(table[1:], banner.models, strict=True):
         lines.append(_painted_status(line, model.status, paint))
     lines += [paint(_DIM, line) for line in _reasons(banner.models)]
-    addresses = f"http     {http}"
-    if banner.grpc_port is not None:
-        addresses += f"        grpc  {url(banner.http_host, banner.grpc_port).removeprefix('http://')}"
-    if banner.metrics_port is not None:
-        addresses += f"        metrics  {url(banner.metrics_host or banner.http_host, banner.metrics_port)}/metrics"
-    lines.append(addresses)
+    lines += _address_lines(banner.addresses)
     lines.append(f"ready    in {banner.ready_s:.2f} s with {_count(banner.worker_count, 'worker')}; stop with Ctrl-C")
     lines += [f"note     {escape(note)}" for note in banner.notes]
     ready = [model for model in banner.models if model.status == "READY" and model.inputs]
     if ready:
-        lines.append(f"try it   {escape(try_line(ready[0], http))}")
+        lines.append(f"try it   {escape(try_line(ready[0], first))}")
     return "\n".join(lines) + "\n"
 
 
@@ -123,12 +125,38 @@ def url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def try_line(model: BannerModel, http: str) -> str:
+def _address_lines(addresses: Sequence[Address]) -> list[str]:
+    """The three that most clients use, then all others."""
+    first, *rest = addresses
+    usual = [address for address in rest if address.name in ("grpc", "metrics")]
+    others = [address for address in rest if address not in usual]
+    lines = [_ADDRESS_GAP.join([f"{first.name:<7}  {_where(first)}", *map(_named, usual)])]
+    return lines + (["also     " + _ADDRESS_GAP.join(map(_named, others))] if others else [])
+
+
+def _named(address: Address) -> str:
+    return _where(address) if address.path else f"{address.name}  {_where(address)}"
+
+
+def _where(address: Address) -> str:
+    if address.path:
+        return f"unix:{escape(address.path)}"
+    shown = url(address.host, address.port)
+    if address.name.endswith("grpc"):
+        return shown.removeprefix("http://")
+    return f"{shown}/metrics" if address.name == "metrics" else shown
+
+
+def try_line(model: BannerModel, address: Address) -> str:
     """A shell command that asks the model once."""
+    http = "http://localhost" if address.path else url(address.host, address.port)
     body = model.example or example_body(model.inputs)
+    target = shlex.quote(f"{http}/v2/models/{model.name}/infer")
+    if address.path:
+        small = body if body is not None and len(body) <= MAX_BODY_CHARS else "@request.json"
+        return f"curl -s --unix-socket {shlex.quote(address.path)} {target} -d {shlex.quote(small)}"
     if body is None or len(body) > MAX_BODY_CHARS:
         return f"headrace infer {shlex.quote(model.name)} --random --url {shlex.quote(http)}"
-    target = shlex.quote(f"{http}/v2/models/{model.name}/infer")
     return f"curl -s {target} -d {shlex.quote(body)}"
 
 

@@ -1,4 +1,7 @@
-"""Listening sockets: one per worker and port, bound with SO_REUSEPORT and kept open by the supervisor for life."""
+"""Listening sockets: one per worker and port, bound with SO_REUSEPORT and kept open by the supervisor for life.
+
+Unix-domain sockets cannot be shared that way: the workers have one together.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from server.config import ServeConfig
+from server.config import BY_NAME, ServeConfig
 from server.errors import ConfigurationError
+from server.option_values import OFF, SAME
+from server.supervisor.unix_listener import open_unix_listeners
 
 BACKLOG = 4096
 
@@ -47,13 +53,52 @@ def open_listeners(host: str, port: int, count: int, *, flag: str) -> list[socke
     return listeners
 
 
+#: What a port is for, its settings in config, and the host's; the first that is open is the one that is shown first.
+_PORTS = (
+    ("http", "http_port", "host"),
+    ("grpc", "grpc_port", "grpc_host"),
+    ("rest_api", "rest_api_port", "host"),
+    ("tfs_grpc", "tfs_grpc_port", "grpc_host"),
+)
+
+
 def open_all_listeners(config: ServeConfig) -> dict[str, list[socket.socket]]:
-    """The listeners of every port, one for each worker: "http", "metrics", and "grpc" if that is another port."""
-    listeners = {"http": open_listeners(config.host, config.http_port, config.workers, flag="--http-port")}
-    if config.grpc_port not in (0, config.http_port):
-        listeners["grpc"] = open_listeners(config.host, config.grpc_port, config.workers, flag="--grpc-port")
-    listeners["metrics"] = open_listeners(config.host, config.metrics_port, config.workers, flag="--metrics-port")
+    """The listeners, one for each worker, by what they are for: "http", "grpc", "rest_api", "tfs_grpc", "metrics" and
+    "uds:PATH", each if it is to be opened and no port of the same number is open already. All but "metrics" speak
+    everything. Raises ConfigurationError (ListenError for a port); nothing stays open then.
+    """
+    listeners: dict[str, list[socket.socket]] = {}
+    taken = set()
+    try:
+        for name, setting, host_setting in _PORTS:
+            port, host = getattr(config, setting), getattr(config, host_setting) or config.host
+            if port == OFF or (port == 0 and name != "http") or (host, port) in taken:
+                continue
+            taken.add((host, port))
+            listeners[name] = open_listeners(host, port, config.workers, flag=_flag(config, setting))
+        if config.metrics_port not in (OFF, SAME):
+            host = config.metrics_host or config.host
+            listeners["metrics"] = open_listeners(host, config.metrics_port, config.workers, flag="--metrics-port")
+        for path in dict.fromkeys(config.uds):
+            listeners[f"uds:{path}"] = open_unix_listeners(path, config.workers, BACKLOG)
+    except ConfigurationError:
+        for opened in listeners.values():
+            for listener in opened:
+                listener.close()
+        raise
     return listeners
+
+
+def bound(listeners: Mapping[str, Sequence[socket.socket]]) -> dict[str, int]:
+    """The number of each port; a Unix-domain socket has 0."""
+    return {
+        name: 0 if sockets[0].family == socket.AF_UNIX else sockets[0].getsockname()[1]
+        for name, sockets in listeners.items()
+    }
+
+
+def _flag(config: ServeConfig, setting: str) -> str:
+    return "--port" if config.port != OFF and setting == "http_port" else BY_NAME[setting].flag
 
 
 def _socket(family: int, *, reuse_port: bool) -> socket.socket:

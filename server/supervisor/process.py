@@ -16,6 +16,7 @@ from server._fast.layout import Control
 from server.channel import Channel, Document
 from server.config import ServeConfig
 from server.demo import files as demo_files
+from server.errors import ConfigurationError
 from server.models import repository
 from server.models.repository import ModelVersion, RepositoryError
 from server.supervisor import announce
@@ -23,7 +24,7 @@ from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
 from server.supervisor.lanes import Lane, executor_plan
 from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, Lifecycle, answer_document
-from server.supervisor.listeners import ListenError, open_all_listeners
+from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
 from server.supervisor.workers import Workers
 
@@ -58,7 +59,7 @@ def run(config: ServeConfig) -> int:
         return status
     try:
         supervisor = Supervisor(config, scan, found, started_ns)
-    except ListenError as error:
+    except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_OS_ERROR
     except OSError as error:
@@ -157,7 +158,7 @@ class Supervisor:
         if not all(self.control.page(index)["ready"] for index in range(self.config.workers)):
             return
         self.announced = True
-        ports = {name: listeners[0].getsockname()[1] for name, listeners in self.listeners.items()}
+        ports = bound(self.listeners)
         if lanes and all(lane.arena.model_state == MODEL_FAILED for lane in lanes):
             for lane in lanes:
                 print(f"error: {lane.name} {lane.version} cannot be loaded: {lane.arena.model_reason}", file=sys.stderr)

@@ -50,13 +50,18 @@ class Handlers:
         ask: Ask | None = None,
         *,
         retry_after_s: int = 1,
+        has_metrics: bool = False,
+        kserve_v1_status: bool = True,
     ) -> None:
+        """has_metrics: GET /metrics is answered on every port; kserve_v1_status: as in tfs.model_status."""
         self._catalog = catalog
         self._info = info
         self._snapshot = snapshot
         self._readiness = readiness
         self._retry_after_s = retry_after_s
         self.repository = RepositoryHandlers(catalog.repository, ask or _refuse_change)
+        self._has_metrics = has_metrics
+        self._kserve_v1_status = kserve_v1_status
         #: What answers gRPC's control calls; set by the process, which has more to tell them.
         self.grpc: Any = None
         self._answers: dict[str, Callable[[routes.Match, Mapping[str, str], bytes], Response | Pending]] = {
@@ -83,10 +88,15 @@ class Handlers:
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, port: str
     ) -> Response | Pending:
         """Answer one request; never raises. `headers` has lower-case names; `port` is "http" or "metrics"."""
+        if self._has_metrics and path == "/metrics":
+            port = routes.METRICS_PORT
         match = routes.resolve(port, method, path)
         try:
             if port == routes.HTTP_PORT and (tfs_match := tfs_routes.parse(method, path)) is not None:
-                return Response(200, tfs_control.answer(tfs_match, self._catalog, retry_after_s=self._retry_after_s))
+                kserve, retry_after_s = self._kserve_v1_status, self._retry_after_s
+                return Response(
+                    200, tfs_control.answer(tfs_match, self._catalog, kserve=kserve, retry_after_s=retry_after_s)
+                )
             return self._answers[match.handler](match, headers, body)
         except errors.HeadraceError as error:
             return self.error(error)

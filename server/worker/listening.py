@@ -48,7 +48,9 @@ class Listening:
         """Begins to accept, or goes on after a pause."""
         if self._server is None and not self._is_closed:
             # The loop closes the socket that it is given; the listener is needed again.
-            self._server = await self._loop.create_server(self._connect, sock=self._listener.dup(), backlog=BACKLOG)
+            is_unix = self._listener.family == socket.AF_UNIX
+            create = self._loop.create_unix_server if is_unix else self._loop.create_server
+            self._server = await create(self._connect, sock=self._listener.dup(), backlog=BACKLOG)
 
     def on_tick(self) -> None:
         """Once a second: goes on if there is room again."""

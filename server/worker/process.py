@@ -7,14 +7,14 @@ import functools
 import gc
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import uvloop
 
 from server import __version__, log
 from server._fast import stats
-from server._fast.frontend import Frontend
+from server._fast.frontend import Frontend, Peer
 from server._fast.http1_connection import Http1Connection
 from server._fast.http2_connection import Http2Connection
 from server._fast.infer_call import LaneClient
@@ -22,6 +22,7 @@ from server._fast.layout import Arena, Control
 from server.channel import Channel, Document
 from server.config import ServeConfig
 from server.observe import procfs, snapshot
+from server.option_values import SAME
 from server.protocol.served import READY, UNAVAILABLE, ServerInfo
 from server.worker.grpc_handlers import GrpcHandlers
 from server.worker.handlers import Handlers
@@ -47,7 +48,7 @@ class WorkerPlan(NamedTuple):
     #: Versions without a lane, as Models.set_others takes them.
     others: Sequence[Sequence[Any]]
     channel: Channel
-    #: By what the port is for: "http", "grpc", "metrics".
+    #: By what they are for, as supervisor.listeners has them.
     listeners: Mapping[str, socket.socket]
     bell: int
     supervisor_bell: int
@@ -99,14 +100,20 @@ class Worker:
         self._models.set_others(plan.others)
         self._link = Link(plan.channel, self._models, loop)
         self._handlers = Handlers(
-            self._models, ServerInfo(config.server_name, __version__), self.snapshot, self.readiness, self._link.ask
+            self._models,
+            ServerInfo(config.server_name, __version__),
+            self.snapshot,
+            self.readiness,
+            self._link.ask,
+            has_metrics=config.metrics_port == SAME,
+            kserve_v1_status=config.kserve_v1_status,
         )
         self._handlers.grpc = GrpcHandlers(self._handlers, self.is_serving)
 
     async def start(self) -> None:
         """Begins to accept."""
         frontend, loop, plan = self._frontend, self._loop, self._plan
-        frontend.start(self._handlers, loop.stop, Http2Connection, self._on_drained)
+        frontend.start(self._handlers, loop.stop, _http2(plan.config), self._on_drained)
         loop.add_reader(plan.bell, self._on_bell)
         loop.add_reader(plan.supervisor_line, self._on_supervisor_gone)
         # Probes and scrapes may have the descriptors that are left when inference connections wait for one.
@@ -204,3 +211,14 @@ class Worker:
             accepted={"http": sum(page["connections_total"] for page in pages)},
             restarts={("worker", "died"): worker_restarts, ("executor", "died"): executor_restarts},
         )
+
+
+def _http2(config: ServeConfig) -> Callable[[Frontend, str], Peer]:
+    """What makes HTTP/2 connections."""
+    return functools.partial(
+        Http2Connection,
+        max_age_ns=int(config.max_connection_age_s * 1e9),
+        grace_ns=int(config.max_connection_age_grace_s * 1e9),
+        max_streams=config.max_concurrent_streams,
+        min_ping_ns=int(config.min_ping_interval_s * 1e9),
+    )

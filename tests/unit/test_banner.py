@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from server.demo.files import example_request
-from server.supervisor.banner import Banner, BannerModel, Tensor, example_body, render, try_line, url
+from server.supervisor.banner import Address, Banner, BannerModel, Tensor, example_body, render, try_line, url
 
+HTTP = Address("http", "127.0.0.1", 8000)
 IMAGE = Tensor("image", "FP32", (-1, 64))
 DIGITS = BannerModel(
     name="digits",
@@ -40,9 +42,7 @@ def banner(*models: BannerModel) -> Banner:
         version="1.2.3",
         runtime="onnxruntime 1.32.0 (CPU)",
         models=models,
-        http_host="127.0.0.1",
-        http_port=8000,
-        metrics_port=8002,
+        addresses=(HTTP, Address("metrics", "127.0.0.1", 8002)),
         worker_count=2,
         ready_s=0.912,
     )
@@ -94,6 +94,27 @@ def test_scripts_find_the_addresses(colour: bool) -> None:
     assert found == [("http", "127.0.0.1", "8000"), ("metrics", "127.0.0.1", "8002")]
 
 
+def test_further_addresses_have_a_line_of_their_own() -> None:
+    addresses = (
+        HTTP,
+        Address("grpc", "0.0.0.0", 8001),
+        Address("rest-api", "::", 8501),
+        Address("tfs-grpc", "::1", 8500),
+        Address("uds:/run/a", path="/run/a\x1b[2J"),
+    )
+    lines = render(replace(banner(DIGITS), addresses=addresses), colour=False).splitlines()
+    assert lines[4:6] == [
+        "http     http://127.0.0.1:8000        grpc  127.0.0.1:8001",
+        "also     rest-api  http://[::1]:8501        tfs-grpc  [::1]:8500        unix:/run/a\\x1b[2J",
+    ]
+
+
+def test_a_socket_alone() -> None:
+    lines = render(replace(banner(DIGITS), addresses=(Address("http", path="/run/a b"),)), colour=False).splitlines()
+    assert lines[4] == "http     unix:/run/a b"
+    assert lines[-1].startswith("try it   curl -s --unix-socket '/run/a b' http://localhost/v2/models/digits/infer -d ")
+
+
 def test_equal_reasons_share_a_line() -> None:
     other = BannerModel(name="other", version=1, inputs=(IMAGE,), why=DIGITS.why)
     assert f"why      digits, other: {DIGITS.why}" in render(banner(DIGITS, other), colour=False)
@@ -142,11 +163,11 @@ def test_free_axes_besides_the_first_get_a_length() -> None:
 
 def test_a_name_with_quotes_survives_json_and_shell() -> None:
     model = BannerModel(name="m", version=1, inputs=(Tensor('it\'s "x"', "FP32", (-1, 1)),))
-    *_, body = shlex.split(try_line(model, "http://h:1"))
+    *_, body = shlex.split(try_line(model, Address("http", "h", 1)))
     assert json.loads(body)["inputs"][0]["name"] == 'it\'s "x"'
 
 
 @pytest.mark.parametrize("shape", [(-1, 3, 224, 224), (1 << 62, 1 << 62)])
 def test_large_inputs_get_a_command_instead(shape: tuple[int, ...]) -> None:
     model = BannerModel(name="resnet", version=1, inputs=(Tensor("x", "FP32", shape),))
-    assert try_line(model, "http://h:1") == "headrace infer resnet --random --url http://h:1"
+    assert try_line(model, Address("http", "h", 1)) == "headrace infer resnet --random --url http://h:1"
