@@ -9,10 +9,10 @@ from server._fast.outbuf cimport OutBuf
 #: What a stream's headers ask for.
 cdef enum StreamRoute:
     ROUTE_NONE = 0
-    ROUTE_MODEL_INFER = 1      # /inference.GRPCInferenceService/ModelInfer
-    ROUTE_GRPC = 2             # any other gRPC method
-    ROUTE_REST = 3
-    ROUTE_MODEL_STREAM_INFER = 4
+    ROUTE_GRPC_INFER = 1         # an inference, one message each way
+    ROUTE_GRPC_STREAM_INFER = 2  # any number of inferences
+    ROUTE_GRPC = 3               # any other gRPC method
+    ROUTE_REST = 4
 
 cdef enum ContentCoding:
     CODING_IDENTITY = 0
@@ -29,6 +29,7 @@ cdef enum:
 cdef class H2Stream:
     cdef int32_t id
     cdef int route
+    cdef int form                  # which inference its path is: GRPC_*
     cdef int coding                # of the request's messages: ContentCoding
     cdef int64_t timeout_ns        # TIMEOUT_NONE, TIMEOUT_INVALID or a duration
     cdef int64_t json_bytes        # Inference-Header-Content-Length: -1 absent, -2 malformed
@@ -36,7 +37,7 @@ cdef class H2Stream:
     cdef bytes method
     cdef bytes path
     cdef bytes content_type
-    cdef list headers              # of every stream but ROUTE_MODEL_INFER: (name, value) in lower case, as bytes
+    cdef list headers              # of every stream but ROUTE_GRPC_INFER: (name, value) in lower case, as bytes
     cdef size_t header_bytes       # of the header list, as SETTINGS_MAX_HEADER_LIST_SIZE counts
     cdef OutBuf body               # the request's data so far
     cdef size_t body_used          # of body: messages that were read already

@@ -1,12 +1,13 @@
 """One HTTP/2 stream: what its headers say, its request's bytes so far, its reply's bytes still to go.
 
-It knows header names and gRPC's trailers; it does not know sessions, windows or models. Owned by its session, used on
-the event loop's thread. O(bytes).
+It knows header names and gRPC's trailers; which inference a path is, grpc_codec says; it does not know sessions,
+windows or models. Owned by its session, used on the event loop's thread. O(bytes).
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, memmove
 
+from server._fast.grpc_codec cimport GRPC_NO_INFERENCE, grpc_form, grpc_is_streamed
 from server._fast.http1_text cimport http1_decimal
 from server._fast.nghttp2 cimport (
     NGHTTP2_DATA_FLAG_EOF,
@@ -21,8 +22,6 @@ from server._fast.nghttp2 cimport (
 )
 from server._fast.outbuf cimport outbuf_free
 
-cdef const char* MODEL_INFER_PATH = b"/inference.GRPCInferenceService/ModelInfer"
-cdef size_t MODEL_INFER_PATH_BYTES = 42
 cdef size_t KEEP_SENT_BYTES = 1 << 16
 
 
@@ -87,8 +86,9 @@ cdef class H2Stream:
             return 1
         if name[0] == c':':
             if is_text(name, name_bytes, b":path", 5):
-                if is_text(value, value_bytes, MODEL_INFER_PATH, MODEL_INFER_PATH_BYTES):
-                    self.route = ROUTE_MODEL_INFER
+                self.form = grpc_form(value, value_bytes)
+                if self.form != GRPC_NO_INFERENCE and not grpc_is_streamed(self.form):
+                    self.route = ROUTE_GRPC_INFER
                 else:
                     self.path = value[:value_bytes]
             elif is_text(name, name_bytes, b":method", 7) and not is_text(value, value_bytes, b"POST", 4):
@@ -110,7 +110,7 @@ cdef class H2Stream:
         elif is_text(name, name_bytes, b"inference-header-content-length", 31):
             number = http1_decimal(value, value_bytes)
             self.json_bytes = number if self.json_bytes == -1 and 0 <= number < 2147483648 else -2
-        if self.route != ROUTE_MODEL_INFER:
+        if self.route != ROUTE_GRPC_INFER:
             if self.headers is None:
                 self.headers = []
             self.headers.append((name[:name_bytes], value[:value_bytes]))

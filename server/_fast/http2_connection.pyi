@@ -1,9 +1,9 @@
 """HTTP/2 connections of a worker: gRPC and REST."""
 
 from server._fast.frontend import Frontend
-from server._fast.h2_session import H2Session
+from server._fast.http2_rest import Http2Rest
 
-class Http2Connection(H2Session):
+class Http2Connection(Http2Rest):
     """`port` is "http", "grpc" or "metrics": which routes the handlers offer. max_age_ns and grace_ns 0: no limit."""
 
     def __init__(
@@ -27,9 +27,3 @@ class StreamReplies:
     def __init__(self, connection: Http2Connection, stream_id: int) -> None: ...
     def send(self, message: bytes) -> None: ...
     def finish(self, status: int = 0, text: str = "") -> None: ...
-
-def inflate(data: bytes, coding: int, limit: int) -> bytes | None:
-    """The decompressed bytes, or None when they are damaged or larger than `limit`."""
-
-def deflate(data: bytes, coding: int) -> bytes:
-    """The compressed bytes."""

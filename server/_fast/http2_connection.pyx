@@ -1,38 +1,40 @@
-"""What HTTP/2 streams ask for: gRPC inference on the fast path, other gRPC methods and REST through the handlers.
+"""What HTTP/2 streams ask for: gRPC inference on the fast path, other gRPC methods through the handlers, or REST.
 
-It knows gRPC's message framing, statuses and paths; frames are below (h2_session), messages beside (infer_wire,
-rest_codec), models behind LaneClient. One connection, one event loop thread. O(bytes); an inference allocates its
-stream and its call.
+It knows gRPC's message framing, compression and statuses; frames are below (h2_session), REST is beside (http2_rest),
+what inference methods and their messages are is grpc_codec's, models are behind LaneClient. One connection, one event
+loop thread. O(bytes); an inference allocates its stream and its call.
 """
 
-import json
-import zlib
-
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport uint64_t
 from libc.string cimport memmove
 
+from server._fast.grpc_codec cimport (
+    grpc_find,
+    grpc_is_streamed,
+    grpc_path,
+    grpc_refusal,
+    grpc_reply,
+    grpc_submit,
+)
 from server._fast.grpc_text cimport grpc_status_of, percent_encode, put_prefix, read_prefix, set_prefix
-from server._fast.h2_session cimport H2Session
 from server._fast.h2_stream cimport (
     CODING_GZIP,
     CODING_IDENTITY,
     CODING_UNKNOWN,
     ROUTE_GRPC,
-    ROUTE_MODEL_INFER,
-    ROUTE_MODEL_STREAM_INFER,
+    ROUTE_GRPC_INFER,
+    ROUTE_GRPC_STREAM_INFER,
     ROUTE_REST,
     TIMEOUT_INVALID,
     H2Stream,
     nv,
 )
+from server._fast.http2_rest cimport Http2Rest
 from server._fast.infer_call cimport InferCall, LaneClient
-from server._fast.infer_spec cimport InferError, Span, infer_fail
-from server._fast.infer_wire cimport infer_wire_index, infer_wire_model
-from server._fast.infer_wire_reply cimport infer_wire_reply, infer_wire_stream_error
+from server._fast.infer_spec cimport InferError
 from server._fast.nghttp2 cimport nghttp2_nv
 from server._fast.outbuf cimport OutBuf, outbuf_write
-from server._fast.rest_codec cimport rest_find, rest_reply, rest_submit
-from server._fast.stats cimport REASON_INVALID
+from server._fast.zlib_coding cimport zlib_deflate, zlib_inflate
 
 cdef enum:
     PREFIX_BYTES = 5
@@ -45,19 +47,10 @@ cdef int GRPC_RESOURCE_EXHAUSTED = 8
 cdef int GRPC_UNIMPLEMENTED = 12
 cdef int GRPC_INTERNAL = 13
 
-cdef bytes STREAM_INFER_PATH = b"/inference.GRPCInferenceService/ModelStreamInfer"
 cdef bytes GRPC_CONTENT = b"application/grpc"
-cdef bytes JSON_CONTENT = b"application/json"
-cdef bytes OCTET_CONTENT = b"application/octet-stream"
-cdef bytes TOO_LARGE_BODY = b'{"error":"request body is larger than the limit of this server"}'
-cdef bytes OVERLOADED_BODY = b'{"error":"too many unfinished requests, try again later"}'
-cdef tuple RETRY_LATER = (("Retry-After", "1"),)
-cdef bytes BAD_CODING_BODY = b'{"error":"the content coding is unknown, or the body cannot be decoded"}'
-#: gRPC status for an HTTP status of the handlers' refusals.
-cdef dict GRPC_OF_HTTP = {400: 3, 404: 5, 413: 8, 429: 8, 501: 12, 503: 14, 504: 4}
 
 
-cdef class Http2Connection(H2Session):
+cdef class Http2Connection(Http2Rest):
     """gRPC and REST, both on every port but the one for metrics, which has no inference."""
 
     # -- requests
@@ -65,8 +58,8 @@ cdef class Http2Connection(H2Session):
     cdef int on_request(self, H2Stream stream) except -1:
         content_type = stream.content_type
         if content_type is not None and content_type.startswith(GRPC_CONTENT):
-            if stream.route != ROUTE_MODEL_INFER:
-                stream.route = ROUTE_MODEL_STREAM_INFER if stream.path == STREAM_INFER_PATH else ROUTE_GRPC
+            if stream.route != ROUTE_GRPC_INFER:
+                stream.route = ROUTE_GRPC_STREAM_INFER if grpc_is_streamed(stream.form) else ROUTE_GRPC
             if self.port != "http":
                 return self.fail(stream, GRPC_UNIMPLEMENTED, b"this port serves metrics only")
             if stream.method is not None:
@@ -83,25 +76,16 @@ cdef class Http2Connection(H2Session):
                 stream.task = self.frontend.handlers.grpc.open(
                     stream.path.decode("latin-1"), stream.headers or [], StreamReplies(self, stream.id))
             return 0
-        if stream.route == ROUTE_MODEL_INFER:
-            stream.path = b"/inference.GRPCInferenceService/ModelInfer"
-        stream.route = ROUTE_REST
-        if stream.path is None:
-            stream.path = b"/"
-        return 0
+        if stream.route == ROUTE_GRPC_INFER:
+            stream.path = grpc_path(stream.form)
+        return self.begin_rest(stream)
 
     cdef int on_data(self, H2Stream stream) except -1:
         """Limits are checked as soon as five bytes say how long the message is."""
         cdef uint64_t length
         cdef bint is_compressed
         if stream.route == ROUTE_REST:
-            if stream.body.len > self.frontend.max_body_bytes:
-                return self.write_rest(
-                    stream, 413, JSON_CONTENT, TOO_LARGE_BODY, len(TOO_LARGE_BODY), -1, ())
-            if self.frontend.held_bytes > self.frontend.max_held_bytes:
-                return self.write_rest(
-                    stream, 503, JSON_CONTENT, OVERLOADED_BODY, len(OVERLOADED_BODY), -1, RETRY_LATER)
-            return 0
+            return self.check_rest(stream)
         if stream.body.len - stream.body_used >= PREFIX_BYTES:
             read_prefix(stream.body.data + stream.body_used, &is_compressed, &length)
             if length > self.frontend.max_body_bytes:
@@ -110,7 +94,7 @@ cdef class Http2Connection(H2Session):
             self.widen(stream, length)
         if self.frontend.held_bytes > self.frontend.max_held_bytes:
             return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, b"too many unfinished requests, try again later")
-        if stream.route == ROUTE_MODEL_STREAM_INFER:
+        if stream.route == ROUTE_GRPC_STREAM_INFER:
             return self.next_in_stream(stream)
         if stream.task is not None:
             return self.answer_grpc(stream)
@@ -122,7 +106,7 @@ cdef class Http2Connection(H2Session):
         cdef int code
         if stream.route == ROUTE_REST:
             return self.answer_rest(stream)
-        if stream.route == ROUTE_MODEL_STREAM_INFER:
+        if stream.route == ROUTE_GRPC_STREAM_INFER:
             return self.next_in_stream(stream)
         if stream.task is not None:
             return self.answer_grpc(stream)
@@ -133,7 +117,7 @@ cdef class Http2Connection(H2Session):
             return self.fail(
                 stream, GRPC_INTERNAL,
                 b"expected exactly one message in a unary call, got " + (b"none" if code == 0 else b"more"))
-        if stream.route == ROUTE_MODEL_INFER:
+        if stream.route == ROUTE_GRPC_INFER:
             return self.infer(stream, message, n)
         return self.answer_grpc(stream)
 
@@ -144,7 +128,7 @@ cdef class Http2Connection(H2Session):
         return 0
 
     cdef int on_drained(self, H2Stream stream) except -1:
-        return self.next_in_stream(stream) if stream.route == ROUTE_MODEL_STREAM_INFER else self.answer_grpc(stream)
+        return self.next_in_stream(stream) if stream.route == ROUTE_GRPC_STREAM_INFER else self.answer_grpc(stream)
 
     cdef int take_message(self, H2Stream stream, const char** message, size_t* n) except -2:
         """The first message of the body: 1 and where it lies (decompressed in stream.plain), 0 it is not complete,
@@ -164,7 +148,8 @@ cdef class Http2Connection(H2Session):
         if stream.coding == CODING_IDENTITY:
             self.fail(stream, GRPC_INTERNAL, b"the message is marked as compressed, but grpc-encoding is identity")
             return -1
-        stream.plain = inflate(message[0][:length], stream.coding, self.frontend.max_body_bytes)
+        stream.plain = zlib_inflate(
+            message[0][:length], stream.coding == CODING_GZIP, self.frontend.max_body_bytes)
         if stream.plain is None:
             self.fail(stream, GRPC_INTERNAL, b"the compressed message cannot be read, or is larger than the limit")
             return -1
@@ -186,58 +171,29 @@ cdef class Http2Connection(H2Session):
     # -- inference
 
     cdef int infer(self, H2Stream stream, const char* message, size_t n) except -1:
-        """Reads a ModelInferRequest and sets it in flight, or refuses it."""
+        """Reads an inference request and sets it in flight, or refuses it."""
         cdef InferError* error = &self.frontend.error
-        cdef LaneClient lane
-        cdef Span name, version
-        if infer_wire_model(message, n, &name, &version, error) < 0:
+        cdef LaneClient lane = grpc_find(self.frontend, stream.form, message, n, error)
+        cdef InferCall call
+        if lane is None:
             return self.refuse_infer(stream, error)
-        lane = self.frontend.find_lane(name.p, name.n, version.p, version.n)
-        if lane is None or not lane.is_accepting():
-            path = f"/v2/models/{name.p[:name.n].decode('utf-8', 'replace')}"
-            if version.n:
-                path += f"/versions/{version.p[:version.n].decode('utf-8', 'replace')}"
-            answer = self.frontend.handlers.handle("POST", path + "/infer", "", {}, b"", "http")
-            text = json.loads(answer[1])["error"].encode()
-            infer_fail(error, 0, "%.*s", <int>len(text), <const char*>text)
-            error.code = -GRPC_OF_HTTP.get(answer[0], GRPC_INTERNAL)
-            return self.refuse_infer(stream, error)
-        if infer_wire_index(message, n, lane.model, &lane.request, error) < 0:
-            lane.refused(REASON_INVALID)
-            return self.refuse_infer(stream, error)
-        return self.submit(stream, lane)
-
-    cdef int submit(self, H2Stream stream, LaneClient lane) except -1:
-        cdef InferError* error = &self.frontend.error
-        cdef InferCall call = InferCall.__new__(InferCall)
+        call = InferCall.__new__(InferCall)
         call.responder = self
         call.tag = stream.id
+        call.form = stream.form
         call.received_ns = stream.received_ns
-        if stream.timeout_ns > 0:
-            lane.request.timeout_us = max(<int64_t>1, stream.timeout_ns // 1000)
-        if lane.submit(call, self.active_ns, error) < 0:
-            call.responder = None
+        if grpc_submit(self.frontend, lane, call, message, n, stream.timeout_ns, self.active_ns, error) < 0:
             return self.refuse_infer(stream, error)
         stream.call = call
         return 0
 
     cdef int refuse_infer(self, H2Stream stream, const InferError* error) except -1:
-        cdef int status = -error.code if error.code <= 0 else grpc_status_of(error.code)
-        cdef Span said, nobody
         cdef size_t at
-        text = (<const char*>error.text)[:error.n]
-        if stream.route == ROUTE_REST:
-            answer = self.frontend.handlers.refusal(error.code, text.decode("utf-8", "replace"))
-            return self.write_rest(stream, answer[0], JSON_CONTENT, answer[1], len(answer[1]), -1, answer[3])
-        if stream.route == ROUTE_MODEL_INFER or (b"triton_grpc_error", b"true") in (stream.headers or ()):
-            return self.fail(stream, status, text)
-        # ModelStreamInferResponse.error_message: the stream goes on
+        if stream.route == ROUTE_GRPC_INFER or (b"triton_grpc_error", b"true") in (stream.headers or ()):
+            return self.fail(stream, grpc_status_of(error.code), (<const char*>error.text)[:error.n])
+        # one request of a stream: the stream goes on
         at = stream.reply.len
-        said.p = <const char*>error.text
-        said.n = error.n
-        nobody.p = NULL
-        nobody.n = 0
-        if put_prefix(&stream.reply) < 0 or infer_wire_stream_error(&stream.reply, said, nobody) < 0:
+        if put_prefix(&stream.reply) < 0 or grpc_refusal(stream.form, &stream.reply, error) < 0:
             raise MemoryError()
         set_prefix(&stream.reply, at, 0)
         return self.start_grpc(stream)
@@ -274,13 +230,13 @@ cdef class Http2Connection(H2Session):
         if stream is None:
             return 0
         stream.call = None
+        if stream.route == ROUTE_REST:
+            return self.deliver_rest(stream, call)
         if call.error != NULL:
             self.refuse_infer(stream, call.error)
-        elif stream.route == ROUTE_REST:
-            return self.reply_rest(stream, call)
         else:
-            self.reply_message(stream, stream.route == ROUTE_MODEL_STREAM_INFER, call)
-        if stream.route == ROUTE_MODEL_STREAM_INFER:
+            self.reply_message(stream, call)
+        if stream.route == ROUTE_GRPC_STREAM_INFER:
             return self.next_in_stream(stream)
         return 0
 
@@ -290,24 +246,21 @@ cdef class Http2Connection(H2Session):
         except Exception:
             self.transport = None
 
-    cdef int reply_message(self, H2Stream stream, bint is_streamed, InferCall call) except -1:
-        """Appends a ModelInferResponse, or a ModelStreamInferResponse around it, and starts or goes on sending."""
-        cdef LaneClient lane = call.lane
+    cdef int reply_message(self, H2Stream stream, InferCall call) except -1:
+        """Appends the reply of an inference, and starts or goes on sending."""
         cdef OutBuf* b = &stream.reply
         cdef size_t at = b.len
-        if put_prefix(b) < 0 or lane.reply_tensors(call) < 0 or infer_wire_reply(
-            b, lane.model, &call.request, lane.replies, call.request.n_outputs, is_streamed
-        ) < 0:
+        if put_prefix(b) < 0 or grpc_reply(call, b) < 0:
             return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, b"out of memory for the reply")
         if stream.plain is not None:
             # The client compresses: so does the server, in the coding that both know.
-            packed = deflate(b.data[at + PREFIX_BYTES:b.len], stream.coding)
+            packed = zlib_deflate(b.data[at + PREFIX_BYTES:b.len], stream.coding == CODING_GZIP)
             b.len = at + PREFIX_BYTES
             if outbuf_write(b, <const char*>packed, len(packed)) < 0:
                 raise MemoryError()
             stream.is_reply_packed = True
         set_prefix(b, at, stream.plain is not None)
-        if not is_streamed:
+        if stream.route == ROUTE_GRPC_INFER:
             stream.is_reply_complete = True
             stream.grpc_status = GRPC_OK
         return self.start_grpc(stream)
@@ -405,75 +358,6 @@ cdef class Http2Connection(H2Session):
         if stream is not None:
             self.fail(stream, status, text.encode())
 
-    cdef int answer_rest(self, H2Stream stream) except -1:
-        """REST over HTTP/2: the same routes, handlers and inference as over HTTP/1.1."""
-        cdef LaneClient lane = None
-        cdef InferCall call
-        cdef InferError* error = &self.frontend.error
-        cdef const char* body = stream.body.data
-        cdef size_t n = stream.body.len
-        cdef int form = 0
-        path, _, query = stream.path.partition(b"?")
-        method = "POST" if stream.method is None else stream.method.decode("latin-1")
-        if method == "POST" and self.port == "http":
-            lane = rest_find(self.frontend, <const char*>path, len(path), &form)
-        if stream.coding != CODING_IDENTITY:
-            if stream.coding != CODING_UNKNOWN:
-                stream.plain = inflate(body[:n], stream.coding, self.frontend.max_body_bytes)
-            if stream.plain is None:
-                return self.write_rest(stream, 415, JSON_CONTENT, BAD_CODING_BODY, len(BAD_CODING_BODY), -1, ())
-            body = <const char*>stream.plain
-            n = len(stream.plain)
-        if lane is None or not lane.is_accepting():
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in stream.headers or ()}
-            answer = self.frontend.handlers.handle(
-                method, path.decode("latin-1"), query.decode("latin-1"), headers, body[:n] if n else b"", self.port)
-            return self.write_rest(
-                stream, answer[0], answer[2].encode("latin-1"), answer[1], len(answer[1]), -1, answer[3])
-        call = InferCall.__new__(InferCall)
-        call.responder = self
-        call.tag = stream.id
-        call.form = form
-        call.received_ns = stream.received_ns
-        if rest_submit(self.frontend, lane, call, body, n, stream.json_bytes, self.active_ns, error) < 0:
-            return self.refuse_infer(stream, error)
-        stream.call = call
-        return 0
-
-    cdef int reply_rest(self, H2Stream stream, InferCall call) except -1:
-        cdef OutBuf* body = &self.frontend.body
-        cdef size_t json_bytes = 0
-        body.len = 0
-        if rest_reply(call, body, &json_bytes, &self.frontend.error) < 0:
-            return self.refuse_infer(stream, &self.frontend.error)
-        if json_bytes == body.len:
-            return self.write_rest(stream, 200, JSON_CONTENT, body.data, body.len, -1, ())
-        return self.write_rest(stream, 200, OCTET_CONTENT, body.data, body.len, json_bytes, ())
-
-    cdef int write_rest(self, H2Stream stream, int status, bytes content_type, const char* body, size_t n,
-                        int64_t json_bytes, object extra) except -1:
-        cdef nghttp2_nv headers[12]
-        cdef size_t count = 3
-        if stream.is_reply_complete:
-            return 0
-        code = str(status).encode()
-        length = str(n).encode()
-        json_length = str(json_bytes).encode()
-        kept = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in extra[:8]]
-        headers[0] = nv(b":status", 7, <const char*>code, len(code))
-        headers[1] = nv(b"content-type", 12, <const char*>content_type, len(content_type))
-        headers[2] = nv(b"content-length", 14, <const char*>length, len(length))
-        if json_bytes >= 0:
-            headers[3] = nv(b"inference-header-content-length", 31, <const char*>json_length, len(json_length))
-            count = 4
-        for name, value in kept:
-            headers[count] = nv(<const char*>name, len(name), <const char*>value, len(value))
-            count += 1
-        if stream.method != b"HEAD" and outbuf_write(&stream.reply, body, n) < 0:
-            raise MemoryError()
-        stream.is_reply_complete = True
-        return self.respond(stream, headers, count)
-
 
 cdef uint64_t length_on_wire(H2Stream stream) noexcept:
     """Of the first message of the body, which is complete."""
@@ -503,21 +387,3 @@ cdef class StreamReplies:
             self.connection.fail_stream(self.stream_id, status, text)
         else:
             self.connection.send_message(self.stream_id, None, 0)
-
-
-def inflate(bytes data, int coding, size_t limit):
-    """The decompressed bytes, or None when they are damaged or larger than `limit`; never more memory than that."""
-    decoder = zlib.decompressobj(31 if coding == CODING_GZIP else 15)
-    try:
-        plain = decoder.decompress(data, limit + 1)
-    except zlib.error:
-        return None
-    if <size_t>len(plain) > limit or not decoder.eof or decoder.unused_data:
-        return None
-    return plain
-
-
-def deflate(bytes data, int coding):
-    """The compressed bytes."""
-    encoder = zlib.compressobj(1, zlib.DEFLATED, 31 if coding == CODING_GZIP else 15)
-    return encoder.compress(data) + encoder.flush()

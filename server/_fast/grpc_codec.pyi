@@ -1,0 +1,1 @@
+"""The gRPC inference protocols; for C users only, tested through a server."""

@@ -1,0 +1,1 @@
+"""gzip and deflate of whole messages; for C users only, tested through a server."""
