@@ -49,6 +49,7 @@ cdef class Frontend(Turn):
     cdef uint64_t max_held_bytes
     cdef uint64_t head_timeout_ns
     cdef uint64_t idle_timeout_ns
+    cdef public bint has_tensor_content_replies
     cdef bint is_trim_due          # large buffers were freed: the heap may have pages to give back
 
     cdef int peer_due(self, Peer peer) except -1

@@ -23,7 +23,8 @@ class Frontend(Turn):
     """The lanes and connections of a worker. Everything runs on the event loop's thread.
 
     bell: the worker's eventfd; max_held_bytes: partial requests of all connections together; times in ns, sizes in
-    bytes.
+    bytes. has_tensor_content_replies, which may be set at any time: replies to TensorFlow Serving's Predict have their
+    elements in tensor_content, not in the field of their datatype.
     """
 
     control: Control
@@ -31,6 +32,7 @@ class Frontend(Turn):
     handlers: ControlPlane
     peers: set[Peer]
     is_stopping: bool
+    has_tensor_content_replies: bool
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

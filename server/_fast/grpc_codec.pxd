@@ -14,7 +14,8 @@ cdef enum:
     GRPC_NO_INFERENCE = 0      # not a method of the fast path
     GRPC_V2_INFER = 1          # /inference.GRPCInferenceService/ModelInfer
     GRPC_V2_STREAM_INFER = 2   # /inference.GRPCInferenceService/ModelStreamInfer
-    GRPC_FORM_COUNT = 3
+    GRPC_TFS_PREDICT = 3       # /tensorflow.serving.PredictionService/Predict
+    GRPC_FORM_COUNT = 4
 
 
 cdef inline bint grpc_is_streamed(int form) noexcept nogil:
@@ -33,6 +34,6 @@ cdef LaneClient grpc_find(Frontend frontend, int form, const char* message, size
 cdef int grpc_submit(Frontend frontend, LaneClient lane, InferCall call, const char* message, size_t n,
                      int64_t timeout_ns, uint64_t now, InferError* err) except -2
 # Appends the reply message of a call that succeeded: 0, or -1 when memory is out (then b.len is as before).
-cdef int grpc_reply(InferCall call, OutBuf* b) noexcept
+cdef int grpc_reply(Frontend frontend, InferCall call, OutBuf* b) noexcept
 # Appends the message that refuses one request of a streamed call: 0, or -1 when memory is out.
 cdef int grpc_refusal(int form, OutBuf* b, const InferError* err) noexcept nogil

@@ -1,14 +1,15 @@
 """Inference over gRPC: which protocol a method is of, how its messages name a model, are read and are answered.
 
-The one place that knows all gRPC inference protocols: KServe V2 (ModelInfer, ModelStreamInfer). It does not know
-message prefixes, compression, statuses' numbers or HTTP/2. Messages are borrowed until the call returns. A worker's
-event loop thread only; O(bytes), and O(models) to find a lane. Nothing here is a Python-level call but the refusal of a
-model that is not there.
+The one place that knows all gRPC inference protocols: KServe V2 (ModelInfer, ModelStreamInfer) and TensorFlow Serving
+(Predict). It does not know message prefixes, compression, statuses' numbers or HTTP/2. Messages are borrowed until the
+call returns. A worker's event loop thread only; O(bytes), and O(models) to find a lane. Nothing here is a Python-level
+call but the refusal of a model that is not there.
 """
 
 import json
 
 from libc.stdint cimport int64_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memcmp, strlen
 
 from server._fast.frontend cimport Frontend
@@ -29,11 +30,14 @@ from server._fast.infer_wire cimport infer_wire_index, infer_wire_model
 from server._fast.infer_wire_reply cimport infer_wire_reply, infer_wire_stream_error
 from server._fast.outbuf cimport OutBuf
 from server._fast.stats cimport REASON_INVALID
+from server._fast.tensor_proto cimport TfsModel, tfs_predict_index, tfs_predict_model
+from server._fast.tensor_proto_reply cimport tfs_predict_reply
 
 cdef const char* PATHS[GRPC_FORM_COUNT]
 PATHS[GRPC_NO_INFERENCE] = b""
 PATHS[GRPC_V2_INFER] = b"/inference.GRPCInferenceService/ModelInfer"
 PATHS[GRPC_V2_STREAM_INFER] = b"/inference.GRPCInferenceService/ModelStreamInfer"
+PATHS[GRPC_TFS_PREDICT] = b"/tensorflow.serving.PredictionService/Predict"
 
 cdef size_t PATH_BYTES[GRPC_FORM_COUNT]
 cdef int _form
@@ -67,6 +71,8 @@ cdef bytes grpc_path(int form):
 # ---- models
 
 cdef LaneClient grpc_find(Frontend frontend, int form, const char* message, size_t n, InferError* err):
+    if form == GRPC_TFS_PREDICT:
+        return find_tfs(frontend, message, n, err)
     return find_v2(frontend, message, n, err)
 
 
@@ -86,6 +92,27 @@ cdef LaneClient find_v2(Frontend frontend, const char* message, size_t n, InferE
     return None
 
 
+cdef LaneClient find_tfs(Frontend frontend, const char* message, size_t n, InferError* err):
+    """By name, and by version if there is one; no model has labels."""
+    cdef LaneClient lane
+    cdef TfsModel model
+    cdef char digits[24]
+    cdef size_t digit_count = 0
+    if tfs_predict_model(message, n, &model, err) < 0:
+        return None
+    if model.has_version:
+        digit_count = snprintf(digits, sizeof(digits), "%lld", <long long>model.version)
+    if model.label.n == 0:
+        lane = frontend.find_lane(model.name.p, model.name.n, digits, digit_count)
+        if lane is not None and lane.is_accepting():
+            return lane
+    name = model.name.p[:model.name.n].decode() if model.given else None
+    http_status, text = frontend.handlers.grpc.tfs.refusal(
+        name, model.version if model.has_version else None, model.label.p[:model.label.n].decode())
+    refuse(err, http_status, text)
+    return None
+
+
 cdef int refuse(InferError* err, int http_status, str text) except 0:
     """What the handlers say about a model that has no lane, or none that accepts."""
     said = text.encode()
@@ -96,7 +123,11 @@ cdef int refuse(InferError* err, int http_status, str text) except 0:
 
 cdef int grpc_submit(Frontend frontend, LaneClient lane, InferCall call, const char* message, size_t n,
                      int64_t timeout_ns, uint64_t now, InferError* err) except -2:
-    cdef int code = infer_wire_index(message, n, lane.model, &lane.request, err)
+    cdef int code
+    if call.form == GRPC_TFS_PREDICT:
+        code = tfs_predict_index(message, n, lane.model, &lane.request, err)
+    else:
+        code = infer_wire_index(message, n, lane.model, &lane.request, err)
     if code < 0:
         lane.refused(REASON_INVALID)
     else:
@@ -109,10 +140,13 @@ cdef int grpc_submit(Frontend frontend, LaneClient lane, InferCall call, const c
     return 0
 
 
-cdef int grpc_reply(InferCall call, OutBuf* b) noexcept:
+cdef int grpc_reply(Frontend frontend, InferCall call, OutBuf* b) noexcept:
     cdef LaneClient lane = call.lane
     if lane.reply_tensors(call) < 0:
         return -1
+    if call.form == GRPC_TFS_PREDICT:
+        return tfs_predict_reply(
+            b, lane.model, lane.replies, call.request.n_outputs, frontend.has_tensor_content_replies)
     return infer_wire_reply(
         b, lane.model, &call.request, lane.replies, call.request.n_outputs, grpc_is_streamed(call.form))
 

@@ -250,7 +250,7 @@ cdef class Http2Connection(Http2Rest):
         """Appends the reply of an inference, and starts or goes on sending."""
         cdef OutBuf* b = &stream.reply
         cdef size_t at = b.len
-        if put_prefix(b) < 0 or grpc_reply(call, b) < 0:
+        if put_prefix(b) < 0 or grpc_reply(self.frontend, call, b) < 0:
             return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, b"out of memory for the reply")
         if stream.plain is not None:
             # The client compresses: so does the server, in the coding that both know.

@@ -1,4 +1,5 @@
-"""Answers every gRPC method but inference: KServe V2's control calls, health and reflection.
+"""Answers every gRPC method but inference: KServe V2's control calls, health and reflection; TensorFlow Serving's are
+in tfs_grpc_handlers.
 
 The contents are those of the REST handlers; here they become messages. The protobuf library is loaded by the first such
 call, so a worker that only serves inferences never pays for it. Runs on the event loop and never waits.
@@ -12,8 +13,10 @@ from typing import Any, Protocol
 
 from server import errors, log
 from server.protocol import messages
+from server.worker.grpc_refused import GrpcRefused as _Refused
 from server.worker.handlers import Handlers, Response
 from server.worker.repository_handlers import Ended
+from server.worker.tfs_grpc_handlers import Reload, TfsGrpcHandlers, no_reload
 
 OK = 0
 INVALID_ARGUMENT = 3
@@ -50,9 +53,15 @@ class Stream(Protocol):
 
 
 class GrpcHandlers:
-    """`handlers` has the contents; `is_serving("")`: whether the server takes work, else whether that model does."""
+    """`handlers` has the contents; `is_serving("")`: whether the server takes work, else whether that model does;
+    `reload`: what TensorFlow Serving's HandleReloadConfigRequest calls.
+    """
 
-    def __init__(self, handlers: Handlers, is_serving: Callable[[str], bool | None]) -> None:
+    def __init__(
+        self, handlers: Handlers, is_serving: Callable[[str], bool | None], reload: Reload = no_reload
+    ) -> None:
+        #: TensorFlow Serving's part; also says why a Predict has no model.
+        self.tfs = TfsGrpcHandlers(handlers.catalog, reload)
         self._handlers = handlers
         self._is_serving = is_serving
         self._watches: list[_Watch] = []
@@ -66,6 +75,7 @@ class GrpcHandlers:
             "/inference.GRPCInferenceService/ModelStatistics": self._model_statistics,
             "/inference.GRPCInferenceService/RepositoryIndex": self._repository_index,
             "/grpc.health.v1.Health/Check": self._health_check,
+            **self.tfs.methods,
         }
         self._streams: dict[str, Callable[[Replies], Stream]] = {
             # Of one message and one reply, but the reply takes as long as a model takes to load.
@@ -105,6 +115,8 @@ class GrpcHandlers:
             return OK, "", reply.SerializeToString()
         except _Refused as refused:
             return refused.status, refused.text, b""
+        except errors.HeadraceError as error:
+            return errors.outcome(error).grpc_status, error.text, b""
         except Exception as error:
             log.error("handler_failed", "bug in a gRPC handler", method=path, error=repr(error))
             return INTERNAL, "internal error; the server's log has the cause", b""
@@ -181,13 +193,6 @@ class GrpcHandlers:
 def _model_of(service: str) -> str:
     """Health is asked of '', of a gRPC service of this server, or of a model by its name."""
     return "" if service in messages.services() else service
-
-
-class _Refused(Exception):
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.text = text
 
 
 class _Change:

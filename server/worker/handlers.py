@@ -84,6 +84,11 @@ class Handlers:
             routes.METHOD_NOT_ALLOWED: self._method_not_allowed,
         }
 
+    @property
+    def catalog(self) -> Catalog:
+        """What is served, for protocols with handlers of their own."""
+        return self._catalog
+
     def handle(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, port: str
     ) -> Response | Pending:
