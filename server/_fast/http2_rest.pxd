@@ -19,6 +19,7 @@ cdef class Http2Rest(H2Session):
     cdef int deliver_rest(self, H2Stream stream, InferCall call) except -1
 
     cdef int reply_rest(self, H2Stream stream, InferCall call) except -1
+    cdef int write_control(self, H2Stream stream, object answer) except -1
     cdef int refuse_rest(self, H2Stream stream, const InferError* error) except -1
     cdef int write_rest(self, H2Stream stream, int status, bytes content_type, const char* body, size_t n,
                         int64_t json_bytes, object extra) except -1

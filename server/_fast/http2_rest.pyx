@@ -69,8 +69,10 @@ cdef class Http2Rest(H2Session):
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in stream.headers or ()}
             answer = self.frontend.handlers.handle(
                 method, path.decode("latin-1"), query.decode("latin-1"), headers, body[:n] if n else b"", self.port)
-            return self.write_rest(
-                stream, answer[0], answer[2].encode("latin-1"), answer[1], len(answer[1]), -1, answer[3])
+            if len(answer) == 1:
+                answer.begin(LateRestAnswer(self, stream.id))
+                return 0
+            return self.write_control(stream, answer)
         call = InferCall.__new__(InferCall)
         call.responder = self
         call.tag = stream.id
@@ -95,6 +97,10 @@ cdef class Http2Rest(H2Session):
         if json_bytes == body.len:
             return self.write_rest(stream, 200, JSON_CONTENT, body.data, body.len, -1, ())
         return self.write_rest(stream, 200, OCTET_CONTENT, body.data, body.len, json_bytes, ())
+
+    cdef int write_control(self, H2Stream stream, object answer) except -1:
+        return self.write_rest(
+            stream, answer[0], answer[2].encode("latin-1"), answer[1], len(answer[1]), -1, answer[3])
 
     cdef int refuse_rest(self, H2Stream stream, const InferError* error) except -1:
         text = (<const char*>error.text)[:error.n]
@@ -125,3 +131,20 @@ cdef class Http2Rest(H2Session):
             raise MemoryError()
         stream.is_reply_complete = True
         return self.respond(stream, headers, count)
+
+
+cdef class LateRestAnswer:
+    """Where a handler that answers later puts its response."""
+
+    cdef Http2Rest connection
+    cdef int stream_id
+
+    def __cinit__(self, Http2Rest connection, int stream_id):
+        self.connection = connection
+        self.stream_id = stream_id
+
+    def __call__(self, answer):
+        """The response; nothing happens if the stream has gone."""
+        cdef H2Stream stream = self.connection.streams.get(self.stream_id)
+        if stream is not None:
+            self.connection.write_control(stream, answer)
