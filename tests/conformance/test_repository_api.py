@@ -34,9 +34,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(repository: Path) -> Iterator[Server]:
     put(repository, "first", 1)
     put(repository, "second", 1)
-    with running(
-        repository, "--workers", "2", "--model-control-mode", "explicit", "--load-model", "first"
-    ) as server:
+    with running(repository, "--workers", "2", "--model-control-mode", "explicit", "--load-model", "first") as server:
         yield server
 
 
