@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from server._fast.client_region import ClientRegion
 from server._fast.infer_call import LaneClient, Responder, Turn
 from server._fast.layout import Control
 
@@ -31,6 +32,7 @@ class Frontend(Turn):
     lanes: list[LaneClient]
     handlers: ControlPlane
     peers: set[Peer]
+    regions: dict[bytes, ClientRegion]
     is_stopping: bool
     has_tensor_content_replies: bool
     def __init__(

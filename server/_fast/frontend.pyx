@@ -52,6 +52,7 @@ cdef class Frontend(Turn):
         self.lanes = []
         self.served = []
         self.peers = set()
+        self.regions = {}
         self.due_peers = []
         self.due_lanes = []
         self.limits.max_head_bytes = max_head_bytes

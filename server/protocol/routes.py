@@ -25,7 +25,6 @@ _GENERATE = "the generate extension is not supported; use POST /v2/models/MODEL/
 _REPOSITORY_NAME = "'repository_name' specification is not supported"
 _LOGGING = "the logging extension is not supported; use the option --log-format when starting the server"
 _TRACE = "the trace extension is not supported"
-_SYSTEM_MEMORY = "the system shared memory extension is not supported; use the binary tensor data extension"
 _CUDA_MEMORY = "the CUDA shared memory extension is not supported; use the binary tensor data extension"
 
 
@@ -50,17 +49,19 @@ def _unsupported(methods: tuple[str, ...], *patterns: str, text: str) -> tuple[R
     return tuple(Route(HTTP_PORT, methods, pattern, NOT_SUPPORTED, text) for pattern in patterns)
 
 
-def _shared_memory(kind: str, text: str) -> tuple[Route, ...]:
+def _shared_memory(kind: str, text: str = "") -> tuple[Route, ...]:
+    """The routes of one kind of shared memory; with a text they are not supported."""
     base = f"/v2/{kind}sharedmemory"
-    return (
-        *_unsupported(GET, f"{base}/status", f"{base}/region/{{region}}/status", text=text),
-        *_unsupported(
-            POST,
-            f"{base}/unregister",
-            f"{base}/region/{{region}}/register",
-            f"{base}/region/{{region}}/unregister",
-            text=text,
-        ),
+    rows = (
+        (GET, f"{base}/status", "memory_status"),
+        (GET, f"{base}/region/{{region}}/status", "memory_status"),
+        (POST, f"{base}/region/{{region}}/register", "memory_register"),
+        (POST, f"{base}/region/{{region}}/unregister", "memory_unregister"),
+        (POST, f"{base}/unregister", "memory_unregister"),
+    )
+    return tuple(
+        Route(HTTP_PORT, methods, pattern, NOT_SUPPORTED if text else handler, text)
+        for methods, pattern, handler in rows
     )
 
 
@@ -94,7 +95,7 @@ ROUTES: tuple[Route, ...] = (
         "/v2/repository/{repository}/models/{model}/unload",
         text=_REPOSITORY_NAME,
     ),
-    *_shared_memory("system", _SYSTEM_MEMORY),
+    *_shared_memory("system"),
     *_shared_memory("cuda", _CUDA_MEMORY),
 )
 
@@ -107,6 +108,7 @@ class Match(NamedTuple):
     version: str | None = None
     allow: tuple[str, ...] = ()
     text: str = ""
+    region: str = ""
 
 
 class _Entry(NamedTuple):
@@ -139,7 +141,14 @@ def resolve(port: str, method: str, path: str) -> Match:
             continue
         route = entry.route
         if method in route.methods:
-            return Match(route.handler, variables.get("{model}", ""), variables.get("{version}"), (), route.text)
+            return Match(
+                route.handler,
+                variables.get("{model}", ""),
+                variables.get("{version}"),
+                (),
+                route.text,
+                variables.get("{region}", ""),
+            )
         allowed += [one for one in route.methods if one not in allowed]
     if allowed:
         return Match(METHOD_NOT_ALLOWED, allow=tuple(allowed))

@@ -23,9 +23,10 @@ from server.supervisor import announce
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
 from server.supervisor.lanes import Lane, executor_plan
-from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, Lifecycle, answer_document
+from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, Answer, Lifecycle, answer_document
 from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
+from server.supervisor.regions import Regions
 from server.supervisor.workers import Workers
 
 EXIT_OK = 0
@@ -113,6 +114,7 @@ class Supervisor:
         self.workers = Workers(self.loop, self.control, self)
         self.executors = Executors(self.loop, self.control, self)
         self.models = Lifecycle(config, scan, found, self.workers, self.executors)
+        self.regions = Regions(self.workers, allowed=config.allow_client_shm)
         self.announced = False
         self.stage = "serving"
         self.exit_status = EXIT_OK
@@ -181,6 +183,7 @@ class Supervisor:
                 control=self.control,
                 lanes=[(lane.document(), lane.arena, lane.instance_bells) for lane in self.models.served()],
                 others=self.models.others(),
+                regions=[(region.document(), region.fd) for region in self.regions.all()],
                 channel=channel,
                 listeners={name: listeners[index] for name, listeners in self.listeners.items()},
                 bell=self.worker_bells[index],
@@ -282,11 +285,15 @@ class Supervisor:
         if document["kind"] == "drained":
             self.models.on_drained(index, document["lane"])
         elif document["kind"] == "ask":
-            self.models.ask(
-                document["call"],
-                document["model"],
-                lambda answer: self.workers.answer(index, answer_document(document["ask"], answer)),
-            )
+            subject, _, call = document["call"].partition(" ")
+
+            def done(answer: Answer) -> None:
+                self.workers.answer(index, answer_document(document["ask"], answer))
+
+            if subject == "region":
+                self.regions.ask(call, document, done)
+            else:
+                self.models.ask(call, document["name"], done)
 
     def on_lane_changed(self, lane: Lane) -> None:
         self._announce()

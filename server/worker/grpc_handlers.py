@@ -7,6 +7,7 @@ call, so a worker that only serves inferences never pays for it. Runs on the eve
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from server import errors, log
 from server.protocol import messages
 from server.worker.grpc_refused import GrpcRefused as _Refused
 from server.worker.handlers import Handlers, Response
+from server.worker.memory_handlers import CUDA_TEXT
 from server.worker.repository_handlers import Ended
 from server.worker.tfs_grpc_handlers import Reload, TfsGrpcHandlers, no_reload
 
@@ -74,15 +76,24 @@ class GrpcHandlers:
             "/inference.GRPCInferenceService/ModelConfig": self._model_config,
             "/inference.GRPCInferenceService/ModelStatistics": self._model_statistics,
             "/inference.GRPCInferenceService/RepositoryIndex": self._repository_index,
+            "/inference.GRPCInferenceService/SystemSharedMemoryStatus": self._memory_status,
+            "/inference.GRPCInferenceService/CudaSharedMemoryStatus": self._no_cuda_memory,
+            "/inference.GRPCInferenceService/CudaSharedMemoryRegister": self._no_cuda_memory,
+            "/inference.GRPCInferenceService/CudaSharedMemoryUnregister": self._no_cuda_memory,
             "/grpc.health.v1.Health/Check": self._health_check,
             **self.tfs.methods,
         }
         self._streams: dict[str, Callable[[Replies], Stream]] = {
-            # Of one message and one reply, but the reply takes as long as a model takes to load.
-            "/inference.GRPCInferenceService/RepositoryModelLoad": lambda replies: _Change("Load", self._load, replies),
-            "/inference.GRPCInferenceService/RepositoryModelUnload": lambda replies: _Change(
-                "Unload", self._unload, replies
-            ),
+            # Of one message and one reply, but the reply waits for all workers, or for a model to load.
+            **{
+                f"/inference.GRPCInferenceService/{name}": functools.partial(_Change, name, begin)
+                for name, begin in (
+                    ("RepositoryModelLoad", self._load),
+                    ("RepositoryModelUnload", self._unload),
+                    ("SystemSharedMemoryRegister", self._register),
+                    ("SystemSharedMemoryUnregister", self._unregister),
+                )
+            },
             "/grpc.health.v1.Health/Watch": self._watch,
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": lambda replies: _Reflection("v1", replies),
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": lambda replies: _Reflection(
@@ -178,6 +189,27 @@ class GrpcHandlers:
     def _unload(self, request: Any, ended: Ended) -> None:
         self._handlers.repository.unload(request.model_name, ended)
 
+    def _memory_status(self, request: Any, reply: Any) -> Any:
+        answer = reply()
+        for row in self._handlers.memory.status(request.name):
+            region = answer.regions[row["name"]]
+            region.name, region.key, region.offset, region.byte_size = (
+                row["name"],
+                row["key"],
+                row["offset"],
+                row["byte_size"],
+            )
+        return answer
+
+    def _no_cuda_memory(self, request: Any, reply: Any) -> Any:
+        raise errors.NotSupportedError(CUDA_TEXT)
+
+    def _register(self, request: Any, ended: Ended) -> None:
+        self._handlers.memory.register(request.name, request.key, request.offset, request.byte_size, ended)
+
+    def _unregister(self, request: Any, ended: Ended) -> None:
+        self._handlers.memory.unregister(request.name, ended)
+
     def _health_check(self, request: Any, reply: Any) -> Any:
         serving = self._is_serving(_model_of(request.service))
         if serving is None:
@@ -196,10 +228,10 @@ def _model_of(service: str) -> str:
 
 
 class _Change:
-    """RepositoryModelLoad and RepositoryModelUnload. A client that goes away changes nothing about what it began."""
+    """A call that changes something for all workers. A client that goes away changes nothing about what it began."""
 
-    def __init__(self, verb: str, begin: Callable[[Any, Ended], None], replies: Replies) -> None:
-        self._name = f"inference.RepositoryModel{verb}"
+    def __init__(self, name: str, begin: Callable[[Any, Ended], None], replies: Replies) -> None:
+        self._name = f"inference.{name}"
         self._begin = begin
         self._replies = replies
         self._has_message = False

@@ -16,6 +16,7 @@ from server.observe import metrics, statistics
 from server.observe.snapshot import Snapshot
 from server.protocol import routes, tfs, tfs_control, tfs_routes, v2
 from server.protocol.served import READY, UNAVAILABLE, Catalog, ServedModel, ServerInfo
+from server.worker.memory_handlers import MemoryHandlers, no_regions
 from server.worker.repository_handlers import Ask, Ended, RepositoryHandlers, document_of, parameters_of
 
 JSON = "application/json"
@@ -48,6 +49,7 @@ class Handlers:
         snapshot: Callable[[], Snapshot],
         readiness: Callable[[], str],
         ask: Ask | None = None,
+        regions: Callable[[str], list[dict[str, Any]]] = no_regions,
         *,
         retry_after_s: int = 1,
         has_metrics: bool = False,
@@ -60,6 +62,7 @@ class Handlers:
         self._readiness = readiness
         self._retry_after_s = retry_after_s
         self.repository = RepositoryHandlers(catalog.repository, ask or _refuse_change)
+        self.memory = MemoryHandlers(regions, ask or _refuse_change)
         self._has_metrics = has_metrics
         self._kserve_v1_status = kserve_v1_status
         #: What answers gRPC's control calls; set by the process, which has more to tell them.
@@ -79,6 +82,9 @@ class Handlers:
             "repository_index": self._repository_index,
             "repository_load": self._repository_load,
             "repository_unload": self._repository_unload,
+            "memory_status": self._memory_status,
+            "memory_register": self._memory_register,
+            "memory_unregister": self._memory_unregister,
             routes.NOT_SUPPORTED: self._not_supported,
             routes.NOT_FOUND: self._not_found,
             routes.METHOD_NOT_ALLOWED: self._method_not_allowed,
@@ -208,6 +214,24 @@ class Handlers:
         parameters_of(body)
         return self._later(functools.partial(self.repository.unload, match.model))
 
+    def _memory_status(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
+        return Response(200, json.dumps(self.memory.status(match.region)).encode())
+
+    def _memory_register(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Pending:
+        wanted = document_of(body)
+        return self._later(
+            functools.partial(
+                self.memory.register,
+                match.region,
+                wanted.get("key"),
+                wanted.get("offset", 0),
+                wanted.get("byte_size"),
+            )
+        )
+
+    def _memory_unregister(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Pending:
+        return self._later(functools.partial(self.memory.unregister, match.region))
+
     def _later(self, change: Callable[[Ended], None]) -> Pending:
         """200 with an empty body when the change is done, or its error."""
 
@@ -229,6 +253,6 @@ class Handlers:
         return (("Retry-After", str(self._retry_after_s)),)
 
 
-def _refuse_change(call: str, model: str, done: Callable[[int, str], None]) -> None:
+def _refuse_change(call: str, arguments: dict[str, Any], done: Callable[[int, str], None]) -> None:
     """Where there is no supervisor to ask."""
     done(3, f"{call} is not possible: the models of this process are fixed")

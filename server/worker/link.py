@@ -9,6 +9,7 @@ from collections.abc import Callable
 from server._fast.layout import Arena
 from server.channel import Channel, ChannelClosed, Document
 from server.worker.models import Models
+from server.worker.regions import Regions
 
 #: How soon a message is tried again that the supervisor did not take.
 FLUSH_AGAIN_S = 0.01
@@ -17,19 +18,23 @@ FLUSH_AGAIN_S = 0.01
 class Link:
     """One event loop thread. Messages are acted on in their order, each acknowledged when it is done."""
 
-    def __init__(self, channel: Channel, models: Models, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, channel: Channel, models: Models, regions: Regions, loop: asyncio.AbstractEventLoop) -> None:
         self._channel = channel
         self._models = models
+        self._regions = regions
         self._loop = loop
         self._asked = 0
         self._waiting: dict[int, Callable[[int, str], None]] = {}
         loop.add_reader(channel.fileno(), self._on_readable)
 
-    def ask(self, call: str, model: str, done: Callable[[int, str], None]) -> None:
-        """Asks for `load`, `unload` or `reload`; done(InferErrorCode or 0, text) follows when all workers know."""
+    def ask(self, call: str, arguments: Document, done: Callable[[int, str], None]) -> None:
+        """Asks for "model load", "model unload", "model reload", "region register" or "region unregister".
+
+        done(InferErrorCode or 0, text) follows when every worker acts accordingly.
+        """
         self._asked += 1
         self._waiting[self._asked] = done
-        self._send({"kind": "ask", "ask": self._asked, "call": call, "model": model})
+        self._send({"kind": "ask", "ask": self._asked, "call": call, **arguments})
 
     def drained(self, lane: int) -> None:
         """This worker has answered the last request of a retired lane."""
@@ -61,6 +66,10 @@ class Link:
             self._models.retire(document["lane"])
         elif kind == "others":
             self._models.set_others(document["models"])
+        elif kind == "region":
+            self._regions.add(document, descriptors[0])
+        elif kind == "no region":
+            self._regions.remove(document["name"])
         elif kind == "answer":
             done = self._waiting.pop(document["ask"])
             done(document["code"], document["text"])

@@ -29,6 +29,7 @@ from server.worker.handlers import Handlers
 from server.worker.link import Link
 from server.worker.listening import RESERVED_COUNT, Listening, connection_limit
 from server.worker.models import Models
+from server.worker.regions import Regions
 
 #: Partial requests of all connections of a worker together.
 MAX_HELD_BYTES = 1 << 30
@@ -47,6 +48,8 @@ class WorkerPlan(NamedTuple):
     lanes: Sequence[tuple[Document, Arena, Sequence[int]]]
     #: Versions without a lane, as Models.set_others takes them.
     others: Sequence[Sequence[Any]]
+    #: Clients' shared memory: name, key, offset, byte_size; and its descriptor.
+    regions: Sequence[tuple[Document, int]]
     channel: Channel
     #: By what they are for, as supervisor.listeners has them.
     listeners: Mapping[str, socket.socket]
@@ -98,13 +101,17 @@ class Worker:
         for document, arena, bells in plan.lanes:
             self._models.add(document, arena, bells)
         self._models.set_others(plan.others)
-        self._link = Link(plan.channel, self._models, loop)
+        self._regions = Regions(self._frontend)
+        for document, fd in plan.regions:
+            self._regions.add(document, fd)
+        self._link = Link(plan.channel, self._models, self._regions, loop)
         self._handlers = Handlers(
             self._models,
             ServerInfo(config.server_name, __version__),
             self.snapshot,
             self.readiness,
             self._link.ask,
+            self._regions.status,
             has_metrics=config.metrics_port == SAME,
             kserve_v1_status=config.kserve_v1_status,
         )

@@ -13,8 +13,8 @@ from typing import Any
 from server import errors
 from server.protocol.served import READY, ServedModel
 
-#: A request for a change: (call, model, done(InferErrorCode or 0, text)).
-Ask = Callable[[str, str, Callable[[int, str], None]], None]
+#: A request to the supervisor: (call, arguments, done(InferErrorCode or 0, text)).
+Ask = Callable[[str, dict[str, Any], Callable[[int, str], None]], None]
 #: Told how it ended: None, or the error for the client.
 Ended = Callable[[errors.HeadraceError | None], None]
 
@@ -43,11 +43,16 @@ class RepositoryHandlers:
             what = "files are taken from the repository only" if name.startswith("file:") else "put it in config.pbtxt"
             ended(errors.NotSupportedError(f"load parameter '{name[:64]}' is not supported: {what}"))
             return
-        self._ask("load", model, lambda code, text: ended(errors.from_code(code, text) if code else None))
+        self._ask("model load", {"name": model}, then(ended))
 
     def unload(self, model: str, ended: Ended) -> None:
         """Unloads a model: requests in flight are still answered."""
-        self._ask("unload", model, lambda code, text: ended(errors.from_code(code, text) if code else None))
+        self._ask("model unload", {"name": model}, then(ended))
+
+
+def then(ended: Ended) -> Callable[[int, str], None]:
+    """What an Ask calls, for what a handler calls."""
+    return lambda code, text: ended(errors.from_code(code, text) if code else None)
 
 
 def parameters_of(body: bytes) -> dict[str, Any]:
