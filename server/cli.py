@@ -20,6 +20,9 @@ SUBCOMMANDS = {
     "version": "print the version; -v everything about the build",
 }
 
+#: Other servers whose command lines are understood, under their names or with `serve --as`.
+DROP_INS = ("tritonserver", "tensorflow_model_server")
+
 OVERVIEW = """\
 headrace serves ONNX models over HTTP (KServe V2), batching requests in shared memory.
 
@@ -36,12 +39,15 @@ Also:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `headrace ARGUMENTS...` and returns the exit code."""
+    called_as = os.path.basename(sys.argv[0]) if argv is None else ""
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets a question mark, not a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
+        if called_as in DROP_INS:
+            arguments = ["serve", "--as", called_as, *arguments]
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code

@@ -15,10 +15,27 @@ from server.option_values import Value
 
 
 def run(arguments: list[str]) -> int:
+    if arguments and arguments[0].partition("=")[0] == "--as":
+        return _run_as(arguments)
     settings = read(arguments, os.environ)
     from server.supervisor.process import run as supervise
 
     return supervise(settings)
+
+
+def _run_as(arguments: list[str]) -> int:
+    """--as PROGRAM, or --as=PROGRAM, and that program's arguments."""
+    _, has_name, name = arguments[0].partition("=")
+    rest = arguments[1:] if has_name else arguments[2:]
+    name = name if has_name else "".join(arguments[1:2])
+    if name == "tritonserver":
+        from server import cli_tritonserver as chosen
+    elif name == "tensorflow_model_server":
+        from server import cli_tensorflow_model_server as chosen  # type: ignore[no-redef]
+    else:
+        sys.stderr.write(f"headrace serve: --as: expected tritonserver or tensorflow_model_server, got {name!r}\n")
+        return os.EX_USAGE
+    return chosen.run(chosen.PROGRAM, rest)
 
 
 def read(arguments: list[str], environ: Mapping[str, str]) -> config.ServeConfig:
@@ -39,6 +56,7 @@ def parser() -> Parser:
             "headrace serve",
             "headrace serve model.onnx --http-port 0",
             "headrace serve repository/ --host 0.0.0.0 --max-queue-delay-us 500",
+            "headrace serve --as tritonserver --model-repository=repository/     # or tensorflow_model_server",
         ],
     )
     result.add_argument(

@@ -388,13 +388,14 @@ def load(
     that is ignored in silence is the hardest setting to find.
     """
     environ = os.environ if environ is None else environ
+    # HEADRACE_PORT=tcp://10.0.0.1:8000 is what Kubernetes sets for a Service named headrace.
     values: dict[str, Any] = {}
     for option in OPTIONS:
         given = flags.get(option.name)
         text = environ.get(option.variable, "")
         if given is not None:
             values[option.name] = given
-        elif text:
+        elif text and not (option.name == "port" and "://" in text):
             try:
                 values[option.name] = option.parse(text)
             except ValueError as error:

@@ -77,6 +77,16 @@ def from_document(document: Any, reply_class: Any) -> Any:
     return json_format.ParseDict(document, reply_class(), ignore_unknown_fields=True)
 
 
+def from_text(text: str, full_name: str) -> Any:
+    """The message that protobuf's text format describes; ValueError with line and column when it does not."""
+    from google.protobuf import text_format
+
+    try:
+        return text_format.Parse(text, message_class(full_name)(), descriptor_pool=_pool()[0])
+    except text_format.ParseError as error:
+        raise ValueError(str(error)) from None
+
+
 def file_named(path: str) -> list[bytes]:
     """For reflection: a .proto file's FileDescriptorProto and those of all that it imports; KeyError."""
     return _with_imports([_pool()[1][path]])

@@ -11,7 +11,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from server import log
 from server.channel import Document
@@ -19,6 +19,7 @@ from server.config import ServeConfig
 from server.models import lifecycle
 from server.models.lifecycle import Retire, Running, Start, Wanted
 from server.models.repository import ModelVersion, RepositoryError
+from server.models.sources import Repository
 from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, Executors
 from server.supervisor.lanes import Lane
 from server.supervisor.workers import Workers
@@ -48,20 +49,19 @@ class Answer(NamedTuple):
 Done = Callable[[Answer], None]
 
 
-class Scan(Protocol):
-    """Looks at the whole repository. Raises RepositoryError when it cannot."""
-
-    def __call__(self) -> list[ModelVersion]: ...
-
-
 class Lifecycle:
     """All lanes of the server, and what the repository held when it was last looked at."""
 
     def __init__(
-        self, config: ServeConfig, scan: Scan, found: Sequence[ModelVersion], workers: Workers, executors: Executors
+        self,
+        config: ServeConfig,
+        repository: Repository,
+        found: Sequence[ModelVersion],
+        workers: Workers,
+        executors: Executors,
     ) -> None:
         self._config = config
-        self._scan = scan
+        self._repository = repository
         self._workers = workers
         self._executors = executors
         self._numbers = 0
@@ -118,7 +118,7 @@ class Lifecycle:
     def refresh(self, retry: frozenset[str] = frozenset()) -> str:
         """Looks at the repository and does what follows; the reason when it could not be read, else ""."""
         try:
-            self.found = self._scan()
+            self.found = self._repository.scan()
         except RepositoryError as error:
             log.error("repository_unreadable", reason=str(error))
             return str(error)
@@ -242,7 +242,7 @@ class Lifecycle:
     def _load(self, name: str, done: Done) -> None:
         assert self._chosen is not None or ALL_MODELS in self._config.load_model
         try:
-            self.found = self._scan()
+            self.found = self._repository.scan()
         except RepositoryError as error:
             done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository: {error}"))
             return

@@ -4,7 +4,6 @@ traffic.
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sys
@@ -14,11 +13,11 @@ from collections.abc import Sequence
 from server import __version__, log
 from server._fast.layout import Control
 from server.channel import Channel, Document
-from server.config import ServeConfig
+from server.config import ModelSource, ServeConfig
 from server.demo import files as demo_files
 from server.errors import ConfigurationError
-from server.models import repository
 from server.models.repository import ModelVersion, RepositoryError
+from server.models.sources import Repository
 from server.supervisor import announce
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
@@ -48,10 +47,9 @@ def run(config: ServeConfig) -> int:
     # Before any child can import onnxruntime, whose wheels carry a telemetry client.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     log.setup(role="supervisor", log_format=config.log_format, level=config.log_level)
-    path = config.path or demo_files.MODEL
-    scan = functools.partial(repository.scan, path, reader=repository.Reader())
+    repository = Repository(config.sources or (ModelSource(config.path or demo_files.MODEL),))
     try:
-        found = scan()
+        found = repository.scan()
     except RepositoryError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -59,7 +57,7 @@ def run(config: ServeConfig) -> int:
     if status != EXIT_OK:
         return status
     try:
-        supervisor = Supervisor(config, scan, found, started_ns)
+        supervisor = Supervisor(config, repository, found, started_ns)
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_OS_ERROR
@@ -80,10 +78,10 @@ def _look_at(config: ServeConfig, found: Sequence[ModelVersion]) -> int:
     if config.model_control_mode == EXPLICIT:
         missing = set(config.load_model) - {version.name for version in found} - {ALL_MODELS}
         for name in sorted(missing):
-            print(f"error: --load-model {name}: there is no such model under {config.path}", file=sys.stderr)
+            print(f"error: --load-model {name}: there is no such model in the repository", file=sys.stderr)
         return EXIT_NO_MODEL if missing else EXIT_OK
     if not any(version.error is None for version in found):
-        print(f"error: none of the {len(found)} models under {config.path} can be served", file=sys.stderr)
+        print(f"error: none of the {len(found)} models found can be served", file=sys.stderr)
         for version in found:
             print(f"  {version.name} {version.version}: {version.error}", file=sys.stderr)
         return EXIT_BAD_MODEL
@@ -96,7 +94,7 @@ class Supervisor:
     def __init__(
         self,
         config: ServeConfig,
-        scan: functools.partial[list[ModelVersion]],
+        repository: Repository,
         found: list[ModelVersion],
         started_ns: int,
     ) -> None:
@@ -113,7 +111,7 @@ class Supervisor:
         self.loop = Loop()
         self.workers = Workers(self.loop, self.control, self)
         self.executors = Executors(self.loop, self.control, self)
-        self.models = Lifecycle(config, scan, found, self.workers, self.executors)
+        self.models = Lifecycle(config, repository, found, self.workers, self.executors)
         self.regions = Regions(self.workers, allowed=config.allow_client_shm)
         self.announced = False
         self.stage = "serving"
