@@ -52,8 +52,11 @@ cdef double RESETS_PER_S = 33.0
 #: Frames that ask for nothing: pings, settings, priorities, empty data, violations that end only a stream.
 cdef double GLITCH_BURST = 2000.0
 cdef double GLITCHES_PER_S = 200.0
-#: Pings of a client without open streams that come too fast are strikes; after three it is sent away (gRPC keep-alive).
+#: Pings of a client without open streams and replies in between that come too fast are strikes; after three it is sent
+#: away (gRPC keep-alive).
 cdef int MAX_PING_STRIKES = 2
+#: 2**64 / the golden ratio: the upper half of a product with it depends on all bits of the other factor's lower half.
+cdef uint64_t MIX = 0x9E3779B97F4A7C15
 cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 cdef size_t KEEP_OUT_BYTES = 1 << 18
 #: A stream with more of its reply unsent than this reads no further message.
@@ -162,6 +165,10 @@ cdef int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, voi
             self.spend_reset()
         except Exception:
             return NGHTTP2_ERR_CALLBACK_FAILURE
+    elif frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA:
+        # gRPC's libraries ping when data comes, to measure the way: only pings without any are strikes.
+        self.ping_strikes = 0
+        self.last_ping_ns = 0
     return 0
 
 
@@ -277,8 +284,8 @@ cdef class H2Session(Peer):
         transport.set_write_buffer_limits(0, 0)
         self.active_ns = self.opened_ns = now_ns()
         if self.max_age_ns > 10:
-            # The nanoseconds of the clock are as good as chance.
-            self.max_age_ns += self.opened_ns % (self.max_age_ns // 5) - self.max_age_ns // 10
+            # The time is as good as chance once its bits are mixed: clients come back in step with our ticks.
+            self.max_age_ns += ((self.opened_ns * MIX) >> 32) % (self.max_age_ns // 5) - self.max_age_ns // 10
         self.frontend.peers.add(self)
         self.frontend.page.connections_open = len(self.frontend.peers)
         self.frontend.peer_due(self)

@@ -259,7 +259,7 @@ def start(
     """
     command = [*executable(), "serve", *map(str, arguments)]
     for flag, value in (("--http-port", http_port), ("--metrics-port", 0), ("--drain-delay", 0)):
-        if flag not in command:
+        if flag not in command and not ("--port" in command and flag.endswith("-port")):
             command += [flag, str(value)]
     server = Server(command, {**os.environ, **(environment or {})}, folder)
     try:
