@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from server.cli_drop_in import Settings, UsageError
-from server.config import ModelSource, VersionPolicy
-from server.protocol import messages
+from server.config import ModelSource
+from server.errors import InvalidArgumentError
+from server.protocol import messages, tfs_config
 
 MAX_BATCH_ROWS = 4095
 MAX_INSTANCES = 32
@@ -19,40 +20,18 @@ def read_models(path: str) -> tuple[ModelSource, ...]:
     """--model_config_file: a ModelServerConfig with a model_config_list. Raises UsageError."""
     flag = "--model_config_file"
     config = _read(path, "tensorflow.serving.ModelServerConfig", flag)
-    models = config.model_config_list.config
-    if not models:
-        raise UsageError(f"{flag}: expected a model_config_list with models in it, found none in {path}")
-    sources = []
-    names = set()
-    for position, model in enumerate(models):
-        if not model.name or not model.base_path:
-            raise UsageError(f"{flag}: expected a name and a base_path, model {position + 1} of {path} has not both")
-        if model.name in names:
-            raise UsageError(f"{flag}: expected one model of each name, {model.name!r} is twice in {path}")
-        names.add(model.name)
-        labels = tuple(sorted(model.version_labels.items()))
-        sources.append(ModelSource(local(model.base_path, flag), model.name, _policy(model, path), labels))
-    return tuple(sources)
+    try:
+        return tfs_config.sources_of(config)
+    except InvalidArgumentError as error:
+        raise UsageError(f"{flag}: {path}: {error.text}") from None
 
 
 def local(path: str, flag: str) -> Path:
     """A path of this host; raises UsageError for an address of a store."""
-    if "://" in path:
-        raise UsageError(f"{flag}: expected a path of this host, got {path!r}; copy the model here first")
-    return Path(path)
-
-
-def _policy(model: Any, path: str) -> VersionPolicy:
-    policy = model.model_version_policy
-    kind = policy.WhichOneof("policy_choice")
-    if kind == "all":
-        return VersionPolicy("all")
-    if kind == "specific":
-        if not policy.specific.versions:
-            raise UsageError(f"--model_config_file: expected versions in specific of {model.name!r}, {path} has none")
-        return VersionPolicy("specific", versions=tuple(policy.specific.versions))
-    # 0 is TensorFlow Serving's default as well.
-    return VersionPolicy("latest", count=policy.latest.num_versions or 1)
+    try:
+        return tfs_config.local(path)
+    except InvalidArgumentError as error:
+        raise UsageError(f"{flag}: {error.text}") from None
 
 
 def read_batching(path: str, settings: Settings) -> None:

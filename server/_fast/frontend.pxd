@@ -26,6 +26,7 @@ cdef class Frontend(Turn):
     cdef readonly list lanes       # that requests reach, the highest version first
     cdef list served               # those, and retired ones that have not answered their last request
     cdef object on_drained
+    cdef public dict labels        # (model, label) -> version: what TensorFlow Serving's clients may ask for
     cdef readonly dict regions     # name -> ClientRegion: shared memory that requests may name
     cdef readonly object handlers
     cdef object http2              # makes the connection that takes over when a client opens with HTTP/2, or None

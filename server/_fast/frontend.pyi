@@ -33,6 +33,7 @@ class Frontend(Turn):
     handlers: ControlPlane
     peers: set[Peer]
     regions: dict[bytes, ClientRegion]
+    labels: dict[tuple[bytes, bytes], bytes]
     is_stopping: bool
     has_tensor_content_replies: bool
     def __init__(

@@ -53,6 +53,7 @@ cdef class Frontend(Turn):
         self.served = []
         self.peers = set()
         self.regions = {}
+        self.labels = {}
         self.due_peers = []
         self.due_lanes = []
         self.limits.max_head_bytes = max_head_bytes

@@ -93,8 +93,9 @@ cdef LaneClient find_v2(Frontend frontend, const char* message, size_t n, InferE
 
 
 cdef LaneClient find_tfs(Frontend frontend, const char* message, size_t n, InferError* err):
-    """By name, and by version if there is one; no model has labels."""
-    cdef LaneClient lane
+    """By name, and by version or label if there is one."""
+    cdef LaneClient lane = None
+    cdef bytes version
     cdef TfsModel model
     cdef char digits[24]
     cdef size_t digit_count = 0
@@ -104,8 +105,12 @@ cdef LaneClient find_tfs(Frontend frontend, const char* message, size_t n, Infer
         digit_count = snprintf(digits, sizeof(digits), "%lld", <long long>model.version)
     if model.label.n == 0:
         lane = frontend.find_lane(model.name.p, model.name.n, digits, digit_count)
-        if lane is not None and lane.is_accepting():
-            return lane
+    else:
+        version = frontend.labels.get((model.name.p[:model.name.n], model.label.p[:model.label.n]))
+        if version is not None:
+            lane = frontend.find_lane(model.name.p, model.name.n, version, len(version))
+    if lane is not None and lane.is_accepting():
+        return lane
     name = model.name.p[:model.name.n].decode() if model.given else None
     http_status, text = frontend.handlers.grpc.tfs.refusal(
         name, model.version if model.has_version else None, model.label.p[:model.label.n].decode())

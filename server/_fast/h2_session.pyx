@@ -426,9 +426,6 @@ cdef class H2Session(Peer):
         provider.source.ptr = <void*>stream
         provider.read_callback = read_reply
         stream.has_response = True
-        # Clients measure the path with a ping behind the data they get: those are no strikes.
-        self.last_ping_ns = 0
-        self.ping_strikes = 0
         if stream.is_reply_complete and stream.reply.len == 0 and stream.grpc_status < 0:
             data = NULL
         if nghttp2_submit_response(self.session, stream.id, headers, count, data) != 0:

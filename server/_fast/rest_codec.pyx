@@ -55,11 +55,13 @@ cdef LaneClient find_v2(Frontend frontend, const char* path, size_t n):
 
 
 cdef LaneClient find_tfs(Frontend frontend, const char* path, size_t n):
-    """The lane of /v1/models/NAME[/versions/VERSION]:predict, or None; no model has labels."""
+    """The lane of /v1/models/NAME[/versions/VERSION | /labels/LABEL]:predict, or None."""
     cdef Span name, version, label
     cdef LaneClient lane, found = None
-    if tfs_predict_path(path, n, &name, &version, &label) < 0 or label.n:
+    if tfs_predict_path(path, n, &name, &version, &label) < 0:
         return None
+    if label.n:
+        return find_labelled(frontend, name, label)
     for lane in frontend.lanes:
         if tfs_name_is(name, lane.model.name) and (version.n == 0 or tfs_name_is(version, lane.model.version)):
             if lane.is_accepting():
@@ -67,6 +69,19 @@ cdef LaneClient find_tfs(Frontend frontend, const char* path, size_t n):
             if found is None:
                 found = lane
     return found
+
+
+cdef LaneClient find_labelled(Frontend frontend, Span name, Span label):
+    cdef Span known_name, known_label
+    cdef bytes model, text, version
+    for (model, text), version in frontend.labels.items():
+        known_name.p = model
+        known_name.n = len(model)
+        known_label.p = text
+        known_label.n = len(text)
+        if tfs_name_is(name, known_name) and tfs_name_is(label, known_label):
+            return frontend.find_lane(model, len(model), version, len(version))
+    return None
 
 
 cdef int rest_index(Frontend frontend, LaneClient lane, int* form, const char* body, size_t n, int64_t header_bytes,

@@ -105,6 +105,10 @@ class Catalog(Protocol):
         """models(), and versions that are in the repository but are not to serve."""
         ...
 
+    def labelled(self, name: str, label: str) -> str | None:
+        """The version of a model that a label (`stable`, `canary`) stands for."""
+        ...
+
 
 class StaticCatalog:
     """A catalogue over a fixed list; a request without a version gets the highest ready one, else the highest."""
@@ -121,3 +125,6 @@ class StaticCatalog:
 
     def repository(self) -> Sequence[ServedModel]:
         return self._models
+
+    def labelled(self, name: str, label: str) -> str | None:
+        return None

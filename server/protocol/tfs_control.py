@@ -19,7 +19,10 @@ def answer(match: tfs_routes.TfsMatch, catalog: Catalog, *, kserve: bool = True,
     if match.kind == tfs_routes.LIST:
         return tfs.model_list(catalog.models())
     if match.label is not None:
-        raise errors.InvalidArgumentError(tfs.unknown_label_text(match.label))
+        version = catalog.labelled(match.model, match.label)
+        if version is None:
+            raise errors.InvalidArgumentError(tfs.unknown_label_text(match.label))
+        match = match._replace(version=version, label=None)
     if match.kind == tfs_routes.STATUS:
         return tfs.model_status(_versions(match, catalog), kserve=kserve)
     model = catalog.find(match.model, match.version)

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 from server import log
 from server.channel import Document
-from server.config import ServeConfig
+from server.config import ModelSource, ServeConfig
 from server.models import lifecycle
 from server.models.lifecycle import Retire, Running, Start, Wanted
 from server.models.repository import ModelVersion, RepositoryError
 from server.models.sources import Repository
+from server.protocol.tfs_config import from_rows
 from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, Executors
 from server.supervisor.lanes import Lane
 from server.supervisor.workers import Workers
@@ -62,6 +63,7 @@ class Lifecycle:
     ) -> None:
         self._config = config
         self._repository = repository
+        self._first_sources = repository.sources
         self._workers = workers
         self._executors = executors
         self._numbers = 0
@@ -74,7 +76,7 @@ class Lifecycle:
         #: Retired lanes: the workers that may still answer requests of them.
         self._draining: dict[int, set[int]] = {}
         self._waiting: list[tuple[str, Done]] = []
-        self._told: list[list[object]] | None = None
+        self._told: tuple[list[list[object]], list[list[str]]] | None = None
         self._is_deciding = False
         for version in self._wanted():
             if version.error is None:
@@ -100,6 +102,14 @@ class Lifecycle:
                 reason = version.error.replace(f"{version.path.parent}/", "")
                 rows.append([version.name, str(version.version), reason, True])
         return rows
+
+    def labels(self) -> list[list[str]]:
+        """Name, label, version of every version label."""
+        return [
+            [source.name or "", label, str(version)]
+            for source in self._repository.sources
+            for label, version in source.labels
+        ]
 
     def _is_chosen(self, name: str) -> bool:
         return self._chosen is None or name in self._chosen
@@ -147,10 +157,10 @@ class Lifecycle:
                 retry = frozenset()
         finally:
             self._is_deciding = False
-        others = self.others()
-        if others != self._told:
-            self._told = others
-            self._workers.tell({"kind": "others", "models": others})
+        told = (self.others(), self.labels())
+        if told != self._told:
+            self._told = told
+            self._workers.tell({"kind": "others", "models": told[0], "labels": told[1]})
         self._settle()
 
     def _start(self, action: Start) -> None:
@@ -218,9 +228,12 @@ class Lifecycle:
 
     # -- requests for a change
 
-    def ask(self, call: str, name: str, done: Done) -> None:
-        """`load`, `unload` or `reload`; done(Answer) follows when every worker acts accordingly."""
-        if call == "reload":
+    def ask(self, call: str, arguments: Document, done: Done) -> None:
+        """`load`, `unload`, `reload` or `configure`; done(Answer) follows when every worker acts accordingly."""
+        name = arguments["name"]
+        if call == "configure":
+            self._configure(from_rows(arguments["sources"]), done)
+        elif call == "reload":
             reason = self.refresh(frozenset(version.name for version in self.found))
             if reason:
                 done(Answer(INTERNAL, f"the repository cannot be read: {reason}"))
@@ -238,6 +251,31 @@ class Lifecycle:
             self._load(name, done)
         else:
             self._unload(name, done)
+
+    def _configure(self, sources: tuple[ModelSource, ...], done: Done) -> None:
+        """Other sources take the place of those there are. Only places beside those that the operator named."""
+        if any(source.name is None for source in self._repository.sources):
+            done(Answer(UNIMPLEMENTED, "this server was not started with named models: see --model_config_file"))
+            return
+        allowed = {source.path.parent.resolve() for source in self._first_sources}
+        for source in sources:
+            if source.path.parent.resolve() not in allowed:
+                done(
+                    Answer(
+                        INVALID_ARGUMENT,
+                        f"base_path of {source.name!r}: expected a directory beside those that the server was started "
+                        "with",
+                    )
+                )
+                return
+        before, self._repository.sources = self._repository.sources, sources
+        reason = self.refresh()
+        if reason:
+            self._repository.sources = before
+            self.refresh()
+            done(Answer(INVALID_ARGUMENT, f"the models cannot be read: {reason}"))
+            return
+        self._wait_for("", done)
 
     def _load(self, name: str, done: Done) -> None:
         assert self._chosen is not None or ALL_MODELS in self._config.load_model

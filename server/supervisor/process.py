@@ -181,6 +181,7 @@ class Supervisor:
                 control=self.control,
                 lanes=[(lane.document(), lane.arena, lane.instance_bells) for lane in self.models.served()],
                 others=self.models.others(),
+                labels=self.models.labels(),
                 regions=[(region.document(), region.fd) for region in self.regions.all()],
                 channel=channel,
                 listeners={name: listeners[index] for name, listeners in self.listeners.items()},
@@ -291,7 +292,7 @@ class Supervisor:
             if subject == "region":
                 self.regions.ask(call, document, done)
             else:
-                self.models.ask(call, document["name"], done)
+                self.models.ask(call, document, done)
 
     def on_lane_changed(self, lane: Lane) -> None:
         self._announce()

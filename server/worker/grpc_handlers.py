@@ -14,11 +14,10 @@ from typing import Any, Protocol
 
 from server import errors, log
 from server.protocol import messages
-from server.worker.grpc_refused import GrpcRefused as _Refused
 from server.worker.handlers import Handlers, Response
 from server.worker.memory_handlers import CUDA_TEXT
 from server.worker.repository_handlers import Ended
-from server.worker.tfs_grpc_handlers import Reload, TfsGrpcHandlers, no_reload
+from server.worker.tfs_grpc_handlers import TfsGrpcHandlers
 
 OK = 0
 INVALID_ARGUMENT = 3
@@ -55,15 +54,11 @@ class Stream(Protocol):
 
 
 class GrpcHandlers:
-    """`handlers` has the contents; `is_serving("")`: whether the server takes work, else whether that model does;
-    `reload`: what TensorFlow Serving's HandleReloadConfigRequest calls.
-    """
+    """`handlers` has the contents; `is_serving("")`: whether the server takes work, else whether that model does."""
 
-    def __init__(
-        self, handlers: Handlers, is_serving: Callable[[str], bool | None], reload: Reload = no_reload
-    ) -> None:
+    def __init__(self, handlers: Handlers, is_serving: Callable[[str], bool | None]) -> None:
         #: TensorFlow Serving's part; also says why a Predict has no model.
-        self.tfs = TfsGrpcHandlers(handlers.catalog, reload)
+        self.tfs = TfsGrpcHandlers(handlers.catalog, handlers.ask)
         self._handlers = handlers
         self._is_serving = is_serving
         self._watches: list[_Watch] = []
@@ -86,12 +81,13 @@ class GrpcHandlers:
         self._streams: dict[str, Callable[[Replies], Stream]] = {
             # Of one message and one reply, but the reply waits for all workers, or for a model to load.
             **{
-                f"/inference.GRPCInferenceService/{name}": functools.partial(_Change, name, begin)
-                for name, begin in (
-                    ("RepositoryModelLoad", self._load),
-                    ("RepositoryModelUnload", self._unload),
-                    ("SystemSharedMemoryRegister", self._register),
-                    ("SystemSharedMemoryUnregister", self._unregister),
+                path: functools.partial(_Change, path, begin)
+                for path, begin in (
+                    ("/inference.GRPCInferenceService/RepositoryModelLoad", self._load),
+                    ("/inference.GRPCInferenceService/RepositoryModelUnload", self._unload),
+                    ("/inference.GRPCInferenceService/SystemSharedMemoryRegister", self._register),
+                    ("/inference.GRPCInferenceService/SystemSharedMemoryUnregister", self._unregister),
+                    *self.tfs.changes.items(),
                 )
             },
             "/grpc.health.v1.Health/Watch": self._watch,
@@ -227,17 +223,26 @@ def _model_of(service: str) -> str:
     return "" if service in messages.services() else service
 
 
+class _Refused(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
 class _Change:
     """A call that changes something for all workers. A client that goes away changes nothing about what it began."""
 
-    def __init__(self, name: str, begin: Callable[[Any, Ended], None], replies: Replies) -> None:
-        self._name = f"inference.{name}"
+    def __init__(self, path: str, begin: Callable[[Any, Ended], None], replies: Replies) -> None:
+        method = messages.method(path)
+        assert method is not None
+        self._method = method
         self._begin = begin
         self._replies = replies
         self._has_message = False
 
     def message(self, data: bytes) -> None:
-        request = messages.message_class(f"{self._name}Request").FromString(data)
+        request = self._method.request.FromString(data)
         self._has_message = True
         self._begin(request, self._ended)
 
@@ -245,7 +250,7 @@ class _Change:
         if error is not None:
             self._replies.finish(errors.outcome(error).grpc_status, error.text)
             return
-        self._replies.send(messages.message_class(f"{self._name}Response")().SerializeToString())
+        self._replies.send(self._method.reply().SerializeToString())
         self._replies.finish()
 
     def half_closed(self) -> None:

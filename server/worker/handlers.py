@@ -57,12 +57,14 @@ class Handlers:
     ) -> None:
         """has_metrics: GET /metrics is answered on every port; kserve_v1_status: as in tfs.model_status."""
         self._catalog = catalog
+        #: Requests to the supervisor.
+        self.ask = ask or _refuse_change
         self._info = info
         self._snapshot = snapshot
         self._readiness = readiness
         self._retry_after_s = retry_after_s
-        self.repository = RepositoryHandlers(catalog.repository, ask or _refuse_change)
-        self.memory = MemoryHandlers(regions, ask or _refuse_change)
+        self.repository = RepositoryHandlers(catalog.repository, self.ask)
+        self.memory = MemoryHandlers(regions, self.ask)
         self._has_metrics = has_metrics
         self._kserve_v1_status = kserve_v1_status
         #: What answers gRPC's control calls; set by the process, which has more to tell them.

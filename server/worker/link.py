@@ -28,7 +28,7 @@ class Link:
         loop.add_reader(channel.fileno(), self._on_readable)
 
     def ask(self, call: str, arguments: Document, done: Callable[[int, str], None]) -> None:
-        """Asks for "model load", "model unload", "model reload", "region register" or "region unregister".
+        """Asks for "model load" (unload, reload, configure) or "region register" (unregister).
 
         done(InferErrorCode or 0, text) follows when every worker acts accordingly.
         """
@@ -66,6 +66,7 @@ class Link:
             self._models.retire(document["lane"])
         elif kind == "others":
             self._models.set_others(document["models"])
+            self._models.set_labels(document["labels"])
         elif kind == "region":
             self._regions.add(document, descriptors[0])
         elif kind == "no region":

@@ -44,6 +44,7 @@ class Models:
         self._retired: list[ServedLane] = []
         self._others: list[ServedModel] = []
         self._unloaded: list[ServedModel] = []
+        self._labels: dict[tuple[str, str], str] = {}
 
     # -- what the supervisor says
 
@@ -93,6 +94,13 @@ class Models:
             _without_lane(name, version, reason) for name, version, reason, is_known in rows if not is_known
         ]
 
+    def set_labels(self, rows: Sequence[Sequence[str]]) -> None:
+        """All version labels: model, label, version."""
+        self._labels = {(name, label): version for name, label, version in rows}
+        self._frontend.labels = {
+            (name.encode(), label.encode()): version.encode() for (name, label), version in self._labels.items()
+        }
+
     # -- the catalogue
 
     def models(self) -> Sequence[ServedModel]:
@@ -114,6 +122,10 @@ class Models:
     def repository(self) -> Sequence[ServedModel]:
         """models(), and what the repository holds besides."""
         return [*self.models(), *self._unloaded]
+
+    def labelled(self, name: str, label: str) -> str | None:
+        """The version that a label stands for."""
+        return self._labels.get((name, label))
 
     def waiting_for(self) -> list[str]:
         """Names of models that this server does not serve at the moment, but will: readiness waits for them.

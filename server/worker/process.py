@@ -48,6 +48,8 @@ class WorkerPlan(NamedTuple):
     lanes: Sequence[tuple[Document, Arena, Sequence[int]]]
     #: Versions without a lane, as Models.set_others takes them.
     others: Sequence[Sequence[Any]]
+    #: Version labels: model, label, version.
+    labels: Sequence[Sequence[str]]
     #: Clients' shared memory: name, key, offset, byte_size; and its descriptor.
     regions: Sequence[tuple[Document, int]]
     channel: Channel
@@ -101,6 +103,7 @@ class Worker:
         for document, arena, bells in plan.lanes:
             self._models.add(document, arena, bells)
         self._models.set_others(plan.others)
+        self._models.set_labels(plan.labels)
         self._regions = Regions(self._frontend)
         for document, fd in plan.regions:
             self._regions.add(document, fd)

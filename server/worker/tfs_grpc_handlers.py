@@ -4,7 +4,7 @@ Contents and texts are those of its REST API (server/protocol/tfs.py), here as m
 `get_model_metadata_impl.cc`, `get_model_status_impl.cc`, `model_service_impl.cc`, `classifier.cc`, `regressor.cc`,
 `server_core.cc`. Differences on purpose: a model that is known but not loaded is UNAVAILABLE, not NOT_FOUND, as the
 call is worth repeating, and a metadata field that is not supported is named where TensorFlow Serving prints "%s".
-Handlers raise errors of server.errors, or GrpcRefused; they run on the event loop and never wait.
+Handlers raise errors of server.errors; they run on the event loop and never wait.
 """
 
 from __future__ import annotations
@@ -14,29 +14,22 @@ from collections.abc import Callable
 from typing import Any
 
 from server import errors
-from server.protocol import messages, tfs, tfs_control, tfs_routes
+from server.protocol import messages, tfs, tfs_config, tfs_control, tfs_routes
 from server.protocol.served import Catalog
-from server.worker.grpc_refused import GrpcRefused
+from server.worker.repository_handlers import Ask, Ended, then
 
-#: Takes a tensorflow.serving.ModelServerConfig with a model_config_list; (status of gRPC, text), 0 when it is done.
-Reload = Callable[[Any], tuple[int, str]]
 SIGNATURE_DEF = "signature_def"
 _PREDICTION = "/tensorflow.serving.PredictionService"
 _MODEL = "/tensorflow.serving.ModelService"
 _ANY_PREFIX = "type.googleapis.com/"
 
 
-def no_reload(config: Any) -> tuple[int, str]:
-    """The hook of a server whose models are fixed for its life."""
-    return errors.GRPC_UNIMPLEMENTED, "this server's models were fixed when it started: restart it with other ones"
-
-
 class TfsGrpcHandlers:
-    """`catalog`: what is served; `reload` applies a new configuration."""
+    """`catalog`: what is served; `ask` tells the supervisor of a new configuration."""
 
-    def __init__(self, catalog: Catalog, reload: Reload = no_reload) -> None:
+    def __init__(self, catalog: Catalog, ask: Ask) -> None:
         self._catalog = catalog
-        self._reload = reload
+        self._ask = ask
         #: Path -> handler(request, class of the reply).
         self.methods: dict[str, Callable[[Any, Any], Any]] = {
             f"{_PREDICTION}/GetModelMetadata": self._metadata,
@@ -44,6 +37,9 @@ class TfsGrpcHandlers:
             f"{_PREDICTION}/Regress": self._regress,
             f"{_PREDICTION}/MultiInference": self._multi_inference,
             f"{_MODEL}/GetModelStatus": self._status,
+        }
+        #: Path of a method whose reply waits for all workers -> begin(request, ended).
+        self.changes: dict[str, Callable[[Any, Ended], None]] = {
             f"{_MODEL}/HandleReloadConfigRequest": self._reload_config,
         }
 
@@ -109,18 +105,22 @@ class TfsGrpcHandlers:
             "MultiInference is not supported: no model has classification or regression signatures; use Predict"
         )
 
-    def _reload_config(self, request: Any, reply: Any) -> Any:
+    def _reload_config(self, request: Any, ended: Ended) -> None:
+        """The models of the list take the place of all others."""
         if request.config.WhichOneof("config") != "model_config_list":
-            raise errors.InvalidArgumentError(
-                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently "
-                "supported"
+            ended(
+                errors.InvalidArgumentError(
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is "
+                    "currently supported"
+                )
             )
-        status, text = self._reload(request.config)
-        if status:
-            raise GrpcRefused(status, text)
-        answer = reply()
-        answer.status.error_code = 0
-        return answer
+            return
+        try:
+            sources = tfs_config.sources_of(request.config)
+        except errors.InvalidArgumentError as error:
+            ended(error)
+            return
+        self._ask("model configure", {"name": "", "sources": tfs_config.to_rows(sources)}, then(ended))
 
 
 def _spec(request: Any) -> Any:
