@@ -157,6 +157,11 @@ def test_a_socket_alone_is_an_address() -> None:
     assert resolve(http_port=OFF, grpc_port=OFF, uds=("/run/a",)).uds == ("/run/a",)
 
 
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_port() -> None:
+    assert load({}, environ={"HEADRACE_PORT": "tcp://10.0.0.1:8000"}, usable_cores=1).http_port == 8000
+    assert load({}, environ={"HEADRACE_PORT": "9000"}, usable_cores=1).http_port == 9000
+
+
 def test_hosts_follow_the_host() -> None:
     found = resolve(host="::1", metrics_host="127.0.0.1")
     assert (found.host, found.grpc_host, found.metrics_host) == ("::1", "::1", "127.0.0.1")
