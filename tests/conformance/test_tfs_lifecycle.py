@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from server.protocol import messages
 from tests.support.onnx_writer import Graph
-from tests.support.server import Server, running
+from tests.support.server import Server, executable, running_command
 
 RELOAD = "/tensorflow.serving.ModelService/HandleReloadConfigRequest"
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -53,8 +54,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     file = tmp_path_factory.mktemp("config") / "models.config"
     file.write_text(str(config_of(base, labels={"stable": 1, "canary": 2}, versions=[1, 2])))
-    with running(
-        "--as", "tensorflow_model_server", f"--model_config_file={file}", "--rest_api_port=0", "--port=0"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [*executable(), "serve", "--as", "tensorflow_model_server", f"--model_config_file={file}"]
+    with running_command(
+        file.parent, *command, f"--port={port}", f"--rest_api_port={port}", environment={"HEADRACE_WORKERS": "2"}
     ) as server:
         yield server
 
@@ -77,7 +82,7 @@ def test_labels_and_versions_choose_the_model(server: Server) -> None:
     assert predict(server, "m") == (200, {"predictions": [[12.0]]})
     assert predict(server, "m/versions/1") == (200, {"predictions": [[11.0]]})
     assert predict(server, "m/labels/stable") == (200, {"predictions": [[11.0]]})
-    assert predict(server, "M/labels/canary")[0] == 404
+    assert predict(server, "M/labels/canary")[0] == 400
     assert predict(server, "m/labels/can%61ry") == (200, {"predictions": [[12.0]]})
     assert predict(server, "m/versions/3")[0] == 404
     status, answer = predict(server, "m/labels/unheard")

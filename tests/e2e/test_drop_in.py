@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.demo import files
-from tests.support.server import Server, executable
+from tests.support.server import Server, executable, running_command
 
 pytestmark = pytest.mark.slow
 
@@ -37,18 +35,10 @@ def put(folder: Path) -> Path:
     return folder.parent
 
 
-@contextlib.contextmanager
-def running(tmp_path: Path, *command: str) -> Iterator[Server]:
+def running(tmp_path: Path, *command: str) -> contextlib.AbstractContextManager[Server]:
     folder = tmp_path / "output"
     folder.mkdir()
-    environment = {**os.environ, "HEADRACE_WORKERS": "1", "HEADRACE_DRAIN_DELAY": "0"}
-    server = Server(command, environment, folder)
-    try:
-        server.wait_ready()
-        yield server
-        server.stop()
-    finally:
-        server.kill()
+    return running_command(folder, *command)
 
 
 def called(tmp_path: Path, name: str) -> list[str]:

@@ -283,6 +283,19 @@ def running(*arguments: str | Path, environment: Mapping[str, str] | None = None
             server.kill()
 
 
+@contextlib.contextmanager
+def running_command(folder: Path, *command: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A ready server that another command line than `headrace serve` starts; `folder` takes its output."""
+    defaults = {"HEADRACE_WORKERS": "1", "HEADRACE_DRAIN_DELAY": "0"}
+    server = Server(list(command), {**os.environ, **defaults, **(environment or {})}, folder)
+    try:
+        server.wait_ready()
+        yield server
+        server.stop()
+    finally:
+        server.kill()
+
+
 def fetch(url: str, timeout_s: float = 10) -> Answer:
     """One GET of an absolute http:// address."""
     parts = urlsplit(url)
