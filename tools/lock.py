@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_LOCKED = {"pip"}
 #: Locks resolved on top of others in one environment; their own file lists only what they add.
 ON_TOP_OF = {"runtime": ["build"], "dev": ["build", "runtime"]}
-#: Locks of packages that are read as data: nothing that they depend on is installed.
-ALONE = {"models"}
+#: Locks whose packages come without what they depend on: read as data, or their group lists it.
+ALONE = {"models", "tfsclient", "tfsprotos"}
 
 
 def groups() -> dict[str, list[str]]:

@@ -105,6 +105,9 @@ cdef LaneClient find_tfs(Frontend frontend, const char* message, size_t n, Infer
         digit_count = snprintf(digits, sizeof(digits), "%lld", <long long>model.version)
     if model.label.n == 0:
         lane = frontend.find_lane(model.name.p, model.name.n, digits, digit_count)
+        if lane is None and model.version == 0:
+            # no such version: what OpenVINO Model Server's clients call the default one
+            lane = frontend.find_lane(model.name.p, model.name.n, digits, 0)
     else:
         version = frontend.labels.get((model.name.p[:model.name.n], model.label.p[:model.label.n]))
         if version is not None:

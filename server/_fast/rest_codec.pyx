@@ -55,19 +55,28 @@ cdef LaneClient find_v2(Frontend frontend, const char* path, size_t n):
 
 
 cdef LaneClient find_tfs(Frontend frontend, const char* path, size_t n):
-    """The lane of /v1/models/NAME[/versions/VERSION | /labels/LABEL]:predict, or None."""
+    """The lane of /v1/models/NAME[/versions/VERSION | /labels/LABEL]:predict, or None.
+
+    Version 0, unless there is one, is any: OpenVINO Model Server's clients so call the default version.
+    """
     cdef Span name, version, label
-    cdef LaneClient lane, found = None
+    cdef LaneClient lane, found = None, other = None
     if tfs_predict_path(path, n, &name, &version, &label) < 0:
         return None
     if label.n:
         return find_labelled(frontend, name, label)
     for lane in frontend.lanes:
-        if tfs_name_is(name, lane.model.name) and (version.n == 0 or tfs_name_is(version, lane.model.version)):
+        if not tfs_name_is(name, lane.model.name):
+            continue
+        if version.n == 0 or tfs_name_is(version, lane.model.version):
             if lane.is_accepting():
                 return lane
             if found is None:
                 found = lane
+        elif other is None or (lane.is_accepting() and not other.is_accepting()):
+            other = lane
+    if found is None and version.n == 1 and version.p[0] == c'0':
+        return other
     return found
 
 

@@ -1,8 +1,9 @@
 """What a worker answers to a request of TensorFlow Serving's REST API or KServe V1 that is no running prediction.
 
-Errors are raised as those of server.errors, with TensorFlow Serving's texts; the caller turns them into answers. Two
-statuses differ on purpose: a model that is known but not loaded is 503, not 404, as the request is worth repeating; and
-GET /v1/models is KServe V1's list, not an error.
+Errors are raised as those of server.errors, with TensorFlow Serving's texts; the caller turns them into answers. Three
+answers differ on purpose: a model that is known but not loaded is 503, not 404, as the request is worth repeating;
+GET /v1/models is KServe V1's list, not an error; and version 0 of a model that has none is its default version, as
+OpenVINO Model Server's clients say it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ def answer(match: tfs_routes.TfsMatch, catalog: Catalog, *, kserve: bool = True,
     """The body of a 200, JSON; or an error of the tree. `kserve`: as in tfs.model_status."""
     if match.kind == tfs_routes.MALFORMED:
         raise errors.InvalidArgumentError(match.text)
+    if match.version == "0" and catalog.find(match.model, "0") is None:
+        match = match._replace(version=None)
     if match.kind == tfs_routes.LIST:
         return tfs.model_list(catalog.models())
     if match.label is not None:

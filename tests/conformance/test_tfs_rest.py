@@ -156,6 +156,7 @@ def test_the_media_type_is_not_looked_at(client: Client, media_type: str) -> Non
         "/v1/models/fixed:predict",
         "/v1/models/fixed/versions/7:predict",
         "/v1/models/fixed/versions/007:predict",
+        "/v1/models/fixed/versions/0:predict",
         "/V1/Models/fixed:Predict",
         "/v1/MODELS/fixed/VERSIONS/7:PREDICT",
         "/v1/models/f%69xed:predict",

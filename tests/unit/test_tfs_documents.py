@@ -80,6 +80,17 @@ def test_status_of_one_version() -> None:
     }
 
 
+def test_version_0_is_the_default_unless_there_is_one() -> None:
+    """OpenVINO Model Server's clients put it into every path."""
+    for path in ("/v1/models/digits", "/v1/models/digits/metadata"):
+        versioned = path.replace("digits", "digits/versions/0")
+        assert answer("GET", versioned) == answer("GET", path)
+    catalog = StaticCatalog([model("m", "0"), model("m", "3")])
+    match = tfs_routes.parse("GET", "/v1/models/m/versions/0")
+    assert match is not None
+    assert json.loads(tfs_control.answer(match, catalog, kserve=False)) == {"model_version_status": [available("0")]}
+
+
 def test_list_of_models() -> None:
     assert answer("GET", "/v1/models") == {"models": ["broken", "digits", "slow"]}
 
