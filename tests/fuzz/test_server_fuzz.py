@@ -20,6 +20,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.reference import infer_wire as wire_twin
+from tests.reference import tensor_proto as predict_twin
 from tests.support import http2_frames as h2
 from tests.support.onnx_writer import identity, write_repository
 from tests.support.server import Server, running
@@ -36,6 +37,8 @@ SETTLE_NS = 6_000_000_000
 ECHO = "/v2/models/echo/infer"
 MODEL_INFER = b"/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = b"/inference.GRPCInferenceService/ModelStreamInfer"
+PREDICT = b"/tensorflow.serving.PredictionService/Predict"
+GET_MODEL_STATUS = b"/tensorflow.serving.ModelService/GetModelStatus"
 REFLECTION = b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 #: Bytes that mean something to a parser somewhere.
 SPICE = [b"\r\n", b"\n", b"\r\n\r\n", b"\0", b" ", b":", b"0\r\n\r\n", b"ffffffff", b"\xff\xff\xff\xff"]
@@ -97,9 +100,24 @@ def infer_message(r: random.Random, name: str) -> bytes:
     return bytes(request.SerializeToString())
 
 
+def predict_message(r: random.Random) -> bytes:
+    rows = r.choice([1, 2, 70])
+    request = predict_twin.REQUEST()
+    request.model_spec.name = r.choice(["echo", "echo", "none", ""])
+    tensor = request.inputs["x"]
+    tensor.dtype = predict_twin.NUMBERS["FP32"]
+    for size in (rows, 2):
+        tensor.tensor_shape.dim.add(size=size)
+    if r.randrange(2):
+        tensor.tensor_content = struct.pack("<2f", 1.5, r.random()) * rows
+    else:
+        tensor.float_val.append(r.random())
+    return bytes(request.SerializeToString())
+
+
 def http2_stream(r: random.Random, stream: int) -> list[bytes]:
     """The frames of one good stream."""
-    kind = r.randrange(5)
+    kind = r.randrange(7)
     if kind == 0:
         fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/v2/health/live"), (b":authority", b"a")]
         return [h2.headers(stream, fields, end=True)]
@@ -117,9 +135,14 @@ def http2_stream(r: random.Random, stream: int) -> list[bytes]:
         frames = [h2.headers(stream, h2.grpc_fields(REFLECTION))]
         frames += [h2.frame(h2.DATA, 0, stream, h2.message(b"\x3a\x00")) for _ in range(3)]
         return [*frames, h2.frame(h2.DATA, h2.END_STREAM, stream)]
+    path, message = MODEL_INFER, infer_message(r, str(stream))
+    if kind == 4:
+        path, message = PREDICT, predict_message(r)
+    elif kind == 5:
+        path, message = GET_MODEL_STATUS, predict_message(r)  # both begin with a ModelSpec
     return [
-        h2.headers(stream, h2.grpc_fields(MODEL_INFER)),
-        *(h2.frame(h2.DATA, 0, stream, piece) for piece in pieces(r, h2.message(infer_message(r, str(stream))))),
+        h2.headers(stream, h2.grpc_fields(path)),
+        *(h2.frame(h2.DATA, 0, stream, piece) for piece in pieces(r, h2.message(message))),
         h2.frame(h2.DATA, h2.END_STREAM, stream),
     ]
 
