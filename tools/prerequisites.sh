@@ -1,5 +1,6 @@
 #!/bin/sh
-# Checks that this machine can build headrace: python3 >= 3.11 with venv and headers, gcc, g++, libnghttp2's headers.
+# Checks that this machine can build headrace: python3 >= 3.11 with venv and headers, gcc, g++, the
+# headers of libnghttp2 and zlib.
 # As root on a Debian system what is missing is installed; otherwise it is named in one line and the exit code is 69.
 # Usage: tools/prerequisites.sh [PYTHON [COMMAND ...]], where each further command is in a package of its own name.
 set -eu
@@ -19,6 +20,7 @@ PY
     fi
     # Without a compiler the headers are named with it: both come in one go.
     printf '#include <nghttp2/nghttp2.h>\n' | gcc -E -x c - >/dev/null 2>&1 || printf ' libnghttp2-dev'
+    printf '#include <zlib.h>\n' | gcc -E -x c - >/dev/null 2>&1 || printf ' zlib1g-dev'
     for name in gcc g++ $commands; do
         command -v "$name" >/dev/null 2>&1 || printf ' %s' "$name"
     done

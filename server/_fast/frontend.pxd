@@ -7,6 +7,7 @@ from server._fast.infer_call cimport LaneClient, Responder, Turn
 from server._fast.infer_spec cimport InferError
 from server._fast.layout cimport Control, WorkerPage
 from server._fast.outbuf cimport OutBuf
+from server._fast.slice_queue cimport SliceQueue
 
 cdef enum:
     SCRATCH_BYTES = 262144
@@ -52,6 +53,9 @@ cdef class Frontend(Turn):
     cdef uint64_t head_timeout_ns
     cdef uint64_t idle_timeout_ns
     cdef public bint has_tensor_content_replies
+    cdef SliceQueue slices         # compression that takes longer than a turn of the loop may
+    cdef list cors_origins         # b"https://a.example", or b"*" alone; empty: no cross-origin requests
+    cdef list cors_lines           # by origin: header lines of every answer to it
     cdef bint is_trim_due          # large buffers were freed: the heap may have pages to give back
 
     cdef int peer_due(self, Peer peer) except -1

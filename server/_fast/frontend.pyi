@@ -1,7 +1,7 @@
 """A worker's front end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from server._fast.client_region import ClientRegion
@@ -23,7 +23,8 @@ class Peer(Responder):
 class Frontend(Turn):
     """The lanes and connections of a worker. Everything runs on the event loop's thread.
 
-    bell: the worker's eventfd; max_held_bytes: partial requests of all connections together; times in ns, sizes in
+    cors_origins: whose pages may call this server from a browser, "*" for everyone's. bell: the worker's eventfd;
+    max_held_bytes: partial requests of all connections together; times in ns, sizes in
     bytes. has_tensor_content_replies, which may be set at any time: replies to TensorFlow Serving's Predict have their
     elements in tensor_content, not in the field of their datatype.
     """
@@ -50,6 +51,7 @@ class Frontend(Turn):
         max_head_bytes: int = 32768,
         max_target_bytes: int = 8192,
         max_fields: int = 100,
+        cors_origins: Sequence[str] = (),
     ) -> None: ...
     def start(
         self,

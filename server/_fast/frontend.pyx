@@ -9,9 +9,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 
 from server._fast.clock cimport now_ns
+from server._fast.cors cimport cors_lines
 from server._fast.infer_call cimport LaneClient, Responder, Turn
 from server._fast.layout cimport Control
 from server._fast.outbuf cimport outbuf_free
+from server._fast.slice_queue cimport SliceQueue
 from server._fast.wakeup cimport worker_awake
 
 
@@ -43,7 +45,8 @@ cdef class Frontend(Turn):
 
     def __cinit__(self, object loop, Control control not None, int owner, int bell, *, uint64_t max_body_bytes,
                   uint64_t max_held_bytes, uint64_t head_timeout_ns, uint64_t idle_timeout_ns,
-                  uint64_t max_head_bytes=32768, uint64_t max_target_bytes=8192, uint64_t max_fields=100):
+                  uint64_t max_head_bytes=32768, uint64_t max_target_bytes=8192, uint64_t max_fields=100,
+                  object cors_origins=()):
         self.loop = loop
         self.control = control
         self.owner = owner
@@ -63,6 +66,9 @@ cdef class Frontend(Turn):
         self.max_held_bytes = max_held_bytes
         self.head_timeout_ns = head_timeout_ns
         self.idle_timeout_ns = idle_timeout_ns
+        self.slices = SliceQueue(loop)
+        self.cors_origins = [origin.encode("latin-1") for origin in cors_origins]
+        self.cors_lines = [cors_lines(origin) for origin in self.cors_origins]
         self.scratch = <char*>malloc(SCRATCH_BYTES)
         if self.scratch == NULL:
             raise MemoryError()

@@ -16,6 +16,8 @@ from server._fast.http1_error cimport (
     HTTP_ERR_CHUNK_EXTENSION,
     HTTP_ERR_CHUNK_OVERHEAD,
     HTTP_ERR_CHUNK_SIZE,
+    HTTP_ERR_CODED_BODY,
+    HTTP_ERR_CODING_NESTED,
     HTTP_ERR_CONTENT_ENCODING,
     HTTP_ERR_CONTENT_LENGTH,
     HTTP_ERR_END,
@@ -105,6 +107,8 @@ cdef struct HttpHead:
     uint8_t chunked
     uint8_t expect_continue
     uint8_t has_body
+    # the client offers to go on in HTTP/2 as RFC 7540 section 3.2 says; what it offers is in http2_settings
+    uint8_t wants_h2c
     uint32_t field_count
     uint32_t head_bytes
     # -1 absent
@@ -127,6 +131,9 @@ cdef struct HttpHead:
     HttpSpan authorization
     # absent if given twice (W3C Trace Context section 3.3.1)
     HttpSpan traceparent
+    # absent if given twice, both
+    HttpSpan origin
+    HttpSpan http2_settings
     # X-Request-Id, the first one
     HttpSpan request_id
     # X-Request-Timeout

@@ -41,6 +41,12 @@ cdef enum Seen:
     SEEN_CLOSE = 512
     SEEN_KEEP_ALIVE = 1024
     SEEN_HTTP2_PREFACE = 2048
+    SEEN_ORIGIN = 4096
+    SEEN_HTTP2_SETTINGS = 8192
+    # Upgrade names h2c, and Connection the two fields that go with it
+    SEEN_H2C = 16384
+    SEEN_UPGRADE_OPTION = 32768
+    SEEN_SETTINGS_OPTION = 65536
 
 
 # A first word longer than this is no method of anyone: refuse before the rest arrives.
@@ -254,6 +260,28 @@ cdef void on_connection(HttpHead* h, const char* p, size_t n) noexcept nogil:
             h.seen |= SEEN_KEEP_ALIVE
         elif end - begin == 5 and http1_equals(p + begin, b"close", 5):
             h.seen |= SEEN_CLOSE
+        elif end - begin == 7 and http1_equals(p + begin, b"upgrade", 7):
+            h.seen |= SEEN_UPGRADE_OPTION
+        elif end - begin == 14 and http1_equals(p + begin, b"http2-settings", 14):
+            h.seen |= SEEN_SETTINGS_OPTION
+
+
+cdef void on_upgrade(HttpHead* h, const char* p, size_t n) noexcept nogil:
+    """Notes 'h2c' in the list."""
+    cdef size_t i = 0
+    cdef size_t begin, end
+    while i < n:
+        begin = i
+        while i < n and p[i] != c',':
+            i += 1
+        end = i
+        i += 1
+        while begin < end and http1_is_blank(p[begin]):
+            begin += 1
+        while end > begin and http1_is_blank(p[end - 1]):
+            end -= 1
+        if end - begin == 3 and http1_equals(p + begin, b"h2c", 3):
+            h.seen |= SEEN_H2C
 
 
 cdef inline int set_once(HttpHead* h, uint32_t bit, HttpSpan* span, size_t off, size_t n) noexcept nogil:
@@ -266,6 +294,14 @@ cdef inline int set_once(HttpHead* h, uint32_t bit, HttpSpan* span, size_t off, 
 
 cdef inline void set_first(HttpSpan* span, size_t off, size_t n) noexcept nogil:
     if span.off == 0:
+        set_span(span, off, n)
+
+
+cdef inline void set_unless_twice(HttpHead* h, uint32_t bit, HttpSpan* span, size_t off, size_t n) noexcept nogil:
+    if h.seen & bit:
+        set_span(span, 0, 0)
+    else:
+        h.seen |= bit
         set_span(span, off, n)
 
 
@@ -288,16 +324,17 @@ cdef int on_field(
                 h.expect_continue = 1
             elif n:
                 return -HTTP_ERR_EXPECT
+        elif http1_name_is(name, b"origin", 6):
+            set_unless_twice(h, SEEN_ORIGIN, &h.origin, off, n)
+    elif name_len == 7:
+        if http1_name_is(name, b"upgrade", 7):
+            on_upgrade(h, buf + off, n)
     elif name_len == 10:
         if http1_name_is(name, b"connection", 10):
             on_connection(h, buf + off, n)
     elif name_len == 11:
         if http1_name_is(name, b"traceparent", 11):
-            if h.seen & SEEN_TRACEPARENT:
-                set_span(&h.traceparent, 0, 0)
-            else:
-                h.seen |= SEEN_TRACEPARENT
-                set_span(&h.traceparent, off, n)
+            set_unless_twice(h, SEEN_TRACEPARENT, &h.traceparent, off, n)
     elif name_len == 12:
         if http1_name_is(name, b"content-type", 12):
             return set_once(h, SEEN_CONTENT_TYPE, &h.content_type, off, n)
@@ -314,6 +351,8 @@ cdef int on_field(
             h.content_length = http1_decimal(buf + off, n)
             if h.content_length < 0:
                 return -HTTP_ERR_CONTENT_LENGTH
+        elif http1_name_is(name, b"http2-settings", 14):
+            set_unless_twice(h, SEEN_HTTP2_SETTINGS, &h.http2_settings, off, n)
         elif name[7] == c'_' and http1_name_is(name, b"content", 7) and http1_name_is(name + 8, b"length", 6):
             return -HTTP_ERR_UNDERSCORE_TWIN
     elif name_len == 15:
@@ -364,6 +403,10 @@ cdef int finish(HttpHead* h, const char* buf) noexcept nogil:
         # RFC 9110 section 10.1.1: the expectation of an HTTP/1.0 client is ignored
         h.expect_continue = 0
     h.has_body = h.chunked or h.content_length > 0
+    h.wants_h2c = (
+        h.seen & SEEN_H2C and h.seen & SEEN_UPGRADE_OPTION and h.seen & SEEN_SETTINGS_OPTION
+        and h.http2_settings.off and h.minor_version == 1
+    )
     h.head_bytes = h.pos
     h.stage = STAGE_DONE
     return 0
@@ -504,6 +547,7 @@ cdef class HeadParser:
             "chunked": bool(h.chunked),
             "expect_continue": bool(h.expect_continue),
             "has_body": bool(h.has_body),
+            "wants_h2c": bool(h.wants_h2c),
             "field_count": h.field_count,
             "head_bytes": h.head_bytes,
             "content_length": h.content_length,
@@ -519,6 +563,8 @@ cdef class HeadParser:
             "accept_encoding": span_bytes(buf, h.accept_encoding),
             "authorization": span_bytes(buf, h.authorization),
             "traceparent": span_bytes(buf, h.traceparent),
+            "origin": span_bytes(buf, h.origin),
+            "http2_settings": span_bytes(buf, h.http2_settings),
             "request_id": span_bytes(buf, h.request_id),
             "timeout": span_bytes(buf, h.timeout),
         }

@@ -2,34 +2,26 @@
 
 from libc.stdint cimport uint64_t
 
-from server._fast.http1 cimport HttpHead
-from server._fast.http1_chunk cimport ChunkDecoder
-from server._fast.http1_output cimport Http1Output
-from server._fast.infer_call cimport LaneClient
-from server._fast.outbuf cimport OutBuf
+from server._fast.http1_answer cimport Http1Answer
+from server._fast.http1_body cimport Http1Body
 
 cdef enum ConnectionState:
     READ_HEAD = 0
     READ_BODY = 1
-    READ_CHUNKS = 2
+    READ_CODED = 2     # in chunks or in a content coding
     SKIP_BODY = 3      # of a request that was refused from its head
     LINGER = 4         # the last answer is sent; bytes that still come are thrown away
     CLOSED = 5
 
 
-cdef class Http1Connection(Http1Output):
-    cdef object port
+cdef class Http1Connection(Http1Answer):
     cdef int state
-    cdef HttpHead head
-    cdef ChunkDecoder chunks
     cdef char* own                 # a partial request: head and body as far as they are here
     cdef size_t own_bytes
     cdef size_t own_capacity
     cdef size_t need_bytes         # READ_BODY: head and body; SKIP_BODY: what is still to come
-    cdef OutBuf chunked_body
-    cdef list calls                # by slot: the InferCall in flight, or None
-    cdef LaneClient lane           # of the request being read, if it is an inference that may run
-    cdef int form                  # what that inference speaks: rest_codec
+    cdef Http1Body body            # READ_CODED
+    cdef bint is_decoding          # more of it waits in the front end's slices: reading is paused
     cdef bint is_blocked           # too many requests wait: reading is paused
     cdef bint must_linger
     cdef bint is_fresh             # no request was read yet
@@ -48,15 +40,10 @@ cdef class Http1Connection(Http1Output):
     cdef int become_http2(self, const char* p, size_t n) except -1
     cdef int begin_body(self, const char* p, size_t n) except -2
     cdef int send_continue(self) except -1
-    cdef Py_ssize_t read_chunks(self, const char* p, size_t n) except -2
-    cdef int drop_chunks(self) except -1
+    cdef Py_ssize_t read_coded(self, const char* p, size_t n) except -2
+    cdef int drop_body(self) except -1
     cdef int keep(self, const char* p, size_t n, size_t capacity) except -1
     cdef int drop_own(self) except -1
-    cdef int answer(self, const char* p, const char* body, size_t n) except -1
-    cdef int next_slot(self) except -1
-    cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1
-    cdef int answer_control(self, const char* p, const char* body, size_t n) except -1
-    cdef int write_control(self, int slot, object response) except -1
     cdef int refuse(self, int error, const char* extra) except -2
     cdef int refuse_head(self, int status, const char* message, const char* extra) except -2
     cdef int fail(self, int error) except -1

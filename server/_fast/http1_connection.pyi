@@ -3,9 +3,9 @@
 import asyncio
 
 from server._fast.frontend import Frontend
-from server._fast.http1_output import Http1Output
+from server._fast.http1_answer import Http1Answer
 
-class Http1Connection(Http1Output, asyncio.BufferedProtocol):
+class Http1Connection(Http1Answer, asyncio.BufferedProtocol):
     """`port` is "http" or "metrics": which routes the handlers offer."""
 
     def __init__(self, frontend: Frontend, port: str) -> None: ...

@@ -9,38 +9,31 @@ connections. Answers due in one loop turn leave in one write. One connection, on
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memmove, strlen
+from libc.string cimport memmove, strlen
 
 from server._fast.atomics cimport relaxed_add
 from server._fast.clock cimport now_ns
+from server._fast.content_coding cimport CODING_IDENTITY, CODING_NESTED, CODING_UNKNOWN, coding_of
+from server._fast.cors cimport cors_find
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend
 from server._fast.http1 cimport (
-    HTTP_CLOSE, HTTP_ERR_BODY_TOO_LARGE, HTTP_ERR_CONTENT_ENCODING, HTTP_ERR_HTTP2_PREFACE, HTTP_ERR_MEDIA_TYPE,
-    HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_HEAD, HTTP_POST, HttpSpan, http1_error_status,
+    HTTP_CLOSE, HTTP_ERR_BODY_TOO_LARGE, HTTP_ERR_CODING_NESTED, HTTP_ERR_CONTENT_ENCODING, HTTP_ERR_HTTP2_PREFACE,
+    HTTP_ERR_MEDIA_TYPE, HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_POST, http1_error_status,
     http1_error_text, http1_parse_head, http1_reset,
 )
-from server._fast.http1_chunk cimport http1_chunk_feed, http1_chunk_reset
-from server._fast.http1_output cimport MAX_PIPELINED, Http1Output
-from server._fast.http1_reply cimport (
-    HTTP_CONTENT_JSON,
-    HTTP_CONTENT_NONE,
-    HTTP_CONTENT_OCTET,
-    http1_write_continue,
-    http1_write_error,
-)
-from server._fast.http1_text cimport http1_equals
+from server._fast.http1_answer cimport Http1Answer
+from server._fast.http1_body cimport BODY_DONE, BODY_PAUSED, Http1Body
+from server._fast.http1_output cimport MAX_PIPELINED
+from server._fast.http1_reply cimport http1_write_continue, http1_write_error
 from server._fast.infer_call cimport InferCall
-from server._fast.infer_spec cimport InferError
-from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
-from server._fast.rest_codec cimport rest_find, rest_reply, rest_submit, rest_takes_type
+from server._fast.rest_codec cimport rest_find, rest_takes_type
 from server._fast.slab_ring cimport ring_has_room
+from server._fast.slice_queue cimport SLICE_NS
 from server._fast.stats cimport REASON_INVALID, REASON_REJECTED
 
 
-cdef const char* LIVE_PATH = b"/v2/health/live"
-cdef const char* LIVE_BODY = b'{"live":true}'
 cdef const char* RETRY_AFTER = b"Retry-After: 1\r\n"
 #: Refused bodies up to this size are read and dropped, so that the connection can go on; longer ones end it.
 cdef size_t MAX_SKIPPED_BYTES = 1 << 20
@@ -51,26 +44,19 @@ cdef uint64_t LINGER_NS = 2000000000
 cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 #: The least rate of a body, bytes a second, after a grace of one head time-out.
 cdef uint64_t MIN_BODY_RATE = 240
-#: Reply memory above this is given back when the connection has nothing to send.
-cdef size_t KEEP_OUT_BYTES = 1 << 18
 cdef size_t KEEP_OWN_BYTES = 1 << 16
 #: A body that is announced as at least this long gets this much memory with its first bytes.
 cdef size_t FIRST_OWN_BYTES = 1 << 20
-#: Methods by HttpMethod, for the handlers.
-cdef tuple METHODS = ("", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 
 
-cdef class Http1Connection(Http1Output):
+cdef class Http1Connection(Http1Answer):
     """`port` is "http" or "metrics" and only passed on to the handlers."""
 
     def __cinit__(self, Frontend frontend not None, str port not None):
-        self.port = port
-        self.calls = [None] * MAX_PIPELINED
         http1_reset(&self.head)
 
     def __dealloc__(self):
         free(self.own)
-        outbuf_free(&self.chunked_body)
 
     # -- what the transport calls
 
@@ -85,7 +71,7 @@ cdef class Http1Connection(Http1Output):
     def connection_lost(self, exc):
         cdef InferCall call
         cdef int i
-        self.drop_chunks()
+        self.drop_body()
         self.state = CLOSED
         self.fd = -1
         for i in range(MAX_PIPELINED):
@@ -101,7 +87,7 @@ cdef class Http1Connection(Http1Output):
     def eof_received(self):
         """The client sends nothing more but may still read: answers that are due go out, then the connection closes."""
         self.got_eof = True
-        cdef bint is_idle = self.slot_count == 0 and self.out.len == 0 and not self.is_spilled and not self.is_blocked
+        cdef bint is_idle = not self.is_decoding and self.slot_count == 0 and self.out.len == 0 and not self.is_spilled and not self.is_blocked
         return not is_idle
 
     def get_buffer(self, Py_ssize_t hint):
@@ -168,8 +154,17 @@ cdef class Http1Connection(Http1Output):
                 step = self.need_bytes
                 self.answer(p + used, p + used + self.head.head_bytes, self.need_bytes - self.head.head_bytes)
                 self.next_request()
-            elif self.state == READ_CHUNKS:
-                step = self.read_chunks(p + used, n - used)
+            elif self.state == READ_CODED:
+                step = 0
+                # A first slice is every request's right; what remains waits for its turn among all that wait.
+                if self.body.was_paused and self.frontend.slices.waiting:
+                    self.is_decoding = True
+                    self.pause()
+                else:
+                    step = self.read_coded(p + used, n - used)
+                if self.is_decoding:
+                    self.frontend.slices.add(self.decode_more)
+                    return used + step
             elif self.state == SKIP_BODY:
                 step = min(self.need_bytes, n - used)
                 self.need_bytes -= step
@@ -192,6 +187,7 @@ cdef class Http1Connection(Http1Output):
     cdef int next_request(self) except -1:
         self.lane = None
         self.request_ns = 0
+        self.cors = 0
         self.need_bytes = 0
         self.body_bytes_seen = 0
         self.wants_continue = False
@@ -215,10 +211,13 @@ cdef class Http1Connection(Http1Output):
             return n
         self.is_fresh = False
         relaxed_add(&self.frontend.page.requests_total, 1)
+        if self.head.origin.off and self.frontend.cors_origins:
+            self.cors = cors_find(self.frontend.cors_origins, p + self.head.origin.off, self.head.origin.len)
         if self.begin_body(p, n) < 0:
             return n if self.state == LINGER else code
-        if self.state == READ_CHUNKS:
-            return 0
+        if self.state == READ_CODED:
+            # The body keeps a copy of the head.
+            return self.head.head_bytes
         self.need_bytes = self.head.head_bytes + (self.head.content_length if self.head.content_length > 0 else 0)
         if n >= self.need_bytes:
             self.answer(p, p + self.head.head_bytes, self.need_bytes - self.head.head_bytes)
@@ -243,17 +242,19 @@ cdef class Http1Connection(Http1Output):
     cdef int begin_body(self, const char* p, size_t n) except -2:
         """Decides from the head whether the body is wanted: 0, or -1 when the request was refused."""
         cdef uint64_t expected = self.head.content_length if self.head.content_length > 0 else 0
+        cdef int coding = CODING_IDENTITY
         self.lane = None
         if self.head.method == HTTP_POST and self.port == "http":
             self.lane = rest_find(self.frontend, p + self.head.path.off, self.head.path.len, &self.form)
         if expected > self.frontend.max_body_bytes:
             self.fail(HTTP_ERR_BODY_TOO_LARGE)
             return -1
-        if self.head.content_encoding.off and not (
-            self.head.content_encoding.len == 8
-            and http1_equals(p + self.head.content_encoding.off, b"identity", 8)
-        ):
-            return self.refuse(HTTP_ERR_CONTENT_ENCODING, b"Accept-Encoding: identity\r\n")
+        if self.head.content_encoding.off:
+            coding = coding_of(p + self.head.content_encoding.off, self.head.content_encoding.len)
+            if coding == CODING_UNKNOWN:
+                return self.refuse(HTTP_ERR_CONTENT_ENCODING, b"Accept-Encoding: gzip, deflate\r\n")
+            if coding == CODING_NESTED:
+                return self.refuse(HTTP_ERR_CODING_NESTED, NULL)
         if self.lane is not None:
             if not self.lane.is_accepting():
                 self.lane = None
@@ -270,13 +271,13 @@ cdef class Http1Connection(Http1Output):
             if self.head.expect_continue:
                 self.wants_continue = True
                 self.send_continue()
-        if self.head.chunked:
-            self.state = READ_CHUNKS
-            self.chunked_body.len = 0
-            http1_chunk_reset(&self.chunks, self.frontend.max_body_bytes)
-            # The head stays in front of what follows: its spans are needed until the request is answered.
-            if outbuf_write(&self.chunked_body, p, self.head.head_bytes) < 0:
-                raise MemoryError()
+        if self.head.chunked or (coding != CODING_IDENTITY and expected):
+            if self.body is None:
+                self.body = Http1Body.__new__(Http1Body)
+            self.body.begin(
+                p, self.head.head_bytes, -1 if self.head.chunked else <int64_t>expected, coding,
+                self.frontend.max_body_bytes)
+            self.state = READ_CODED
         return 0
 
     cdef int send_continue(self) except -1:
@@ -290,38 +291,60 @@ cdef class Http1Connection(Http1Output):
             self.frontend.peer_due(self)
         return 0
 
-    cdef Py_ssize_t read_chunks(self, const char* p, size_t n) except -2:
-        """Decodes chunks behind the kept head. p starts with the head when the state was entered in this call."""
-        cdef size_t consumed = 0, produced = 0, skip = 0
-        cdef OutBuf* b = &self.chunked_body
-        cdef int code
-        if b.len == self.head.head_bytes and self.body_bytes_seen == 0:
-            skip = self.head.head_bytes
-        if outbuf_reserve(b, n - skip + 1) < 0:
-            raise MemoryError()
-        code = http1_chunk_feed(&self.chunks, p + skip, n - skip, b.data + b.len, b.cap - b.len, &consumed, &produced)
-        b.len += produced
-        self.body_bytes_seen += consumed + 1
-        self.frontend.held_bytes += produced
+    cdef Py_ssize_t read_coded(self, const char* p, size_t n) except -2:
+        """Decodes p[0:n], as far as a slice goes; how many bytes were used up, all of them after an error."""
+        cdef size_t used = 0
+        cdef size_t held = self.body.held_bytes()
+        cdef int code = self.body.feed(p, n, &used, now_ns() + SLICE_NS)
+        self.body_bytes_seen += used
+        self.frontend.held_bytes += self.body.held_bytes() - held
         if code < 0:
             self.fail(-code)
             return n
-        if code == 1:
-            self.answer(b.data, b.data + self.head.head_bytes, b.len - self.head.head_bytes)
-            self.drop_chunks()
+        if code == BODY_DONE:
+            self.answer(
+                self.body.decoded.data, self.body.decoded.data + self.head.head_bytes,
+                self.body.decoded.len - self.head.head_bytes)
+            self.drop_body()
             self.next_request()
         elif self.frontend.held_bytes > self.frontend.max_held_bytes:
             self.fail(HTTP_ERR_OVERLOADED)
             return n
-        return skip + consumed
+        elif code == BODY_PAUSED:
+            self.is_decoding = True
+            self.pause()
+        return used
 
-    cdef int drop_chunks(self) except -1:
-        """Forgets the chunked body that is being read or was just answered, if there is one."""
-        if self.state == READ_CHUNKS:
-            self.frontend.held_bytes -= self.chunked_body.len - self.head.head_bytes
-            self.chunked_body.len = 0
-            if self.chunked_body.cap > KEEP_OUT_BYTES:
-                outbuf_free(&self.chunked_body)
+    def decode_more(self):
+        """A slice of a long body; whether there is more of it."""
+        cdef Py_ssize_t used
+        if self.fd < 0 or not self.is_decoding:
+            return False
+        self.is_decoding = False
+        try:
+            used = self.read_coded(self.own, self.own_bytes)
+            if self.fd < 0:
+                return False
+            if not self.is_decoding:
+                self.resume()
+            if <size_t>used == self.own_bytes:
+                self.drop_own()
+            elif self.is_decoding:
+                self.keep(self.own + used, self.own_bytes - used, self.own_bytes - used)
+            else:
+                self.consume_all(self.own + used, self.own_bytes - used)
+        except Exception as error:
+            self.frontend.peer_failed(self, error)
+            return False
+        return self.is_decoding
+
+    cdef int drop_body(self) except -1:
+        """Forgets the body that is being decoded or was just answered, if there is one."""
+        if self.body is not None and self.body.is_open:
+            self.frontend.held_bytes -= self.body.held_bytes()
+            self.frontend.is_trim_due = True
+            self.body.end()
+            self.is_decoding = False
         return 0
 
     cdef int keep(self, const char* p, size_t n, size_t capacity) except -1:
@@ -358,91 +381,7 @@ cdef class Http1Connection(Http1Output):
             self.own_capacity = 0
         return 0
 
-    # -- requests to answers
-
-    cdef int answer(self, const char* p, const char* body, size_t n) except -1:
-        """A complete request: head at p, body apart. Answers it or sets its call in flight."""
-        if self.lane is not None and self.lane.is_retired:
-            # It was replaced while the body came.
-            self.lane = rest_find(self.frontend, p + self.head.path.off, self.head.path.len, &self.form)
-        if self.lane is not None:
-            return self.answer_inference(p, body, n)
-        if (
-            self.head.path.len == 15
-            and self.head.method == HTTP_GET
-            and memcmp(p + self.head.path.off, LIVE_PATH, 15) == 0
-        ):
-            return self.write_reply(self.next_slot(), 200, HTTP_CONTENT_JSON, LIVE_BODY, 13, -1, NULL, 0)
-        return self.answer_control(p, body, n)
-
-    cdef int next_slot(self) except -1:
-        return self.take_slot(self.head.keep_alive, self.head.method == HTTP_HEAD)
-
-    cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1:
-        cdef InferError* error = &self.frontend.error
-        cdef InferCall call = InferCall.__new__(InferCall)
-        call.responder = self
-        call.tag = self.next_slot()
-        call.form = self.form
-        call.received_ns = self.active_ns
-        if rest_submit(
-            self.frontend, self.lane, call, body, n, self.head.inference_header_length, self.active_ns, error
-        ) < 0:
-            return self.write_refusal(call.tag, error)
-        self.calls[call.tag] = call
-        return 0
-
-    cdef int answer_control(self, const char* p, const char* body, size_t n) except -1:
-        """Everything that is not an inference that may run: Python answers, at once."""
-        cdef int slot = self.next_slot()
-        headers = {}
-        if self.head.accept.off:
-            headers["accept"] = text(p, self.head.accept)
-        path = text(p, self.head.path) or "/"
-        response = self.frontend.handlers.handle(
-            METHODS[self.head.method], path, text(p, self.head.query), headers, body[:n], self.port
-        )
-        if len(response) == 1:
-            response.begin(LateAnswer(self, slot))
-            return 0
-        return self.write_control(slot, response)
-
-    cdef int write_control(self, int slot, object response) except -1:
-        cdef bytes extra, content
-        status, content, content_type, extra_headers = response
-        lines = [f"Content-Type: {content_type}\r\n"] if content_type else []
-        lines += [f"{name}: {value}\r\n" for name, value in extra_headers]
-        extra = "".join(lines).encode("latin-1")
-        self.write_reply(slot, status, HTTP_CONTENT_NONE, content, len(content), -1, extra, len(extra))
-        # One in a loop turn: some of these cost a millisecond for 33 bytes, and others wait for this thread too.
-        self.unsent_count = MAX_PIPELINED
-        return 0
-
-    cdef void broken(self) noexcept:
-        """An answer could not be written for want of memory: the connection cannot go on."""
-        try:
-            self.drop()
-        except Exception:
-            self.transport = None
-
-    cdef int deliver(self, InferCall call) except -1:
-        """A call is finished: formats its reply. The rows it is read from are freed when this returns."""
-        cdef Frontend f = self.frontend
-        cdef size_t json_bytes = 0
-        cdef int slot = call.tag
-        self.calls[slot] = None
-        if call.error != NULL:
-            return self.write_refusal(slot, call.error)
-        f.body.len = 0
-        if rest_reply(call, &f.body, &json_bytes, &f.error) < 0:
-            return self.write_refusal(slot, &f.error)
-        if json_bytes == f.body.len:
-            self.write_reply(slot, 200, HTTP_CONTENT_JSON, f.body.data, f.body.len, -1, NULL, 0)
-        else:
-            self.write_reply(slot, 200, HTTP_CONTENT_OCTET, f.body.data, f.body.len, json_bytes, NULL, 0)
-        if f.body.cap > (1 << 22):
-            outbuf_free(&f.body)
-        return 0
+    # -- refusals
 
     cdef int refuse(self, int error, const char* extra) except -2:
         """Refuses a request from its head with the words of a HttpError."""
@@ -470,7 +409,7 @@ cdef class Http1Connection(Http1Output):
         """The request is broken, so where the next one starts is not certain: answers and closes."""
         cdef int slot
         relaxed_add(&self.frontend.page.protocol_errors_total, 1)
-        self.drop_chunks()
+        self.drop_body()
         self.head.keep_alive = HTTP_CLOSE
         self.head.method = HTTP_GET
         slot = self.next_slot()
@@ -493,7 +432,7 @@ cdef class Http1Connection(Http1Output):
             return 0
         # What is spilled must be gone first: closing now would lose what waits behind it.
         if self.slot_count == 0 and self.out.len == 0 and not self.is_spilled:
-            if self.must_close or (self.got_eof and not self.is_blocked):
+            if self.must_close or (self.got_eof and not self.is_blocked and not self.is_decoding):
                 return self.begin_close()
             self.send_continue()
             self.flush()
@@ -547,7 +486,7 @@ cdef class Http1Connection(Http1Output):
             elif now - self.active_ns > SEND_TIMEOUT_NS:
                 self.drop()
             return 0
-        if self.slot_count or self.state == LINGER:
+        if self.slot_count or self.is_decoding or self.state == LINGER:
             self.active_ns = now
             return 0
         if self.request_ns == 0:
@@ -578,23 +517,3 @@ cdef class Http1Connection(Http1Output):
         elif self.request_ns == 0 or self.frontend.control.header.stopping > 1:
             self.transport.close()
         return 0
-
-
-cdef class LateAnswer:
-    """Where a handler that answers later puts its response."""
-
-    cdef Http1Connection connection
-    cdef int slot
-
-    def __cinit__(self, Http1Connection connection, int slot):
-        self.connection = connection
-        self.slot = slot
-
-    def __call__(self, response):
-        """The response; nothing happens if the connection has gone."""
-        if self.connection.fd >= 0:
-            self.connection.write_control(self.slot, response)
-
-
-cdef str text(const char* p, HttpSpan span):
-    return p[span.off:span.off + span.len].decode("latin-1")

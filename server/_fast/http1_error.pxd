@@ -52,7 +52,9 @@ cdef enum HttpError:
     HTTP_ERR_MEDIA_TYPE = 35
     HTTP_ERR_INFERENCE_HEADER_LENGTH = 36
     HTTP_ERR_OVERLOADED = 37
-    HTTP_ERR_END = 38
+    HTTP_ERR_CODED_BODY = 38
+    HTTP_ERR_CODING_NESTED = 39
+    HTTP_ERR_END = 40
 
 
 cdef inline int http1_error_status(int error) noexcept nogil:
@@ -158,7 +160,11 @@ cdef inline const char* http1_error_text(int error) noexcept nogil:
     elif error == HTTP_ERR_LENGTH_REQUIRED:
         return "request has no body: expected Content-Length or Transfer-Encoding: chunked"
     elif error == HTTP_ERR_CONTENT_ENCODING:
-        return "content coding not supported: send the body without Content-Encoding"
+        return "content coding not supported: expected gzip or deflate, or a body without Content-Encoding"
+    elif error == HTTP_ERR_CODED_BODY:
+        return "the compressed body cannot be read: it is damaged or cut off, or something follows it"
+    elif error == HTTP_ERR_CODING_NESTED:
+        return "body has several content codings: expected one"
     elif error == HTTP_ERR_MEDIA_TYPE:
         return "media type not supported: expected application/json or application/octet-stream"
     elif error == HTTP_ERR_INFERENCE_HEADER_LENGTH:

@@ -15,6 +15,8 @@ cdef struct Slot:
     int persistence
     bint is_head_request
     bint is_done
+    int coding         # ContentCoding that its answer may have
+    int cors           # 1 + index of its origin, if that may call this server; else 0
     OutBuf held        # its answer, while an earlier one is not ready
 
 

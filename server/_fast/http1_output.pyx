@@ -10,6 +10,7 @@ from libc.string cimport memcpy, strlen
 
 from server._fast.atomics cimport relaxed_add
 from server._fast.clock cimport now_ns
+from server._fast.content_coding cimport CODING_IDENTITY
 from server._fast.frontend cimport Frontend, Peer
 from server._fast.http1 cimport HTTP_CLOSE
 from server._fast.http1_reply cimport HTTP_CONTENT_JSON, http1_write_head
@@ -114,6 +115,8 @@ cdef class Http1Output(Peer):
         self.slots[slot].is_done = False
         self.slots[slot].is_head_request = is_head_request
         self.slots[slot].persistence = persistence
+        self.slots[slot].coding = CODING_IDENTITY
+        self.slots[slot].cors = 0
         # From the signal on every answer is a connection's last: clients go elsewhere while this server still listens.
         if persistence == HTTP_CLOSE or self.frontend.is_stopping or self.frontend.control.header.draining:
             self.slots[slot].persistence = HTTP_CLOSE
@@ -144,6 +147,13 @@ cdef class Http1Output(Peer):
                          const char* extra, size_t extra_bytes) except -1:
         cdef OutBuf* b = self.slot_buffer(slot)
         cdef int persistence = self.slots[slot].persistence
+        cdef bytes lines
+        if self.slots[slot].cors:
+            lines = self.frontend.cors_lines[self.slots[slot].cors - 1]
+            if extra_bytes:
+                lines = extra[:extra_bytes] + lines
+            extra = <const char*>lines
+            extra_bytes = len(lines)
         if http1_write_head(b, status, content_type, n, persistence, json_bytes, extra, extra_bytes) < 0:
             raise MemoryError()
         if not self.slots[slot].is_head_request and outbuf_write(b, body, n) < 0:

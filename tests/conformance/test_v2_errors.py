@@ -479,11 +479,11 @@ def test_media_types(client: Client, media_type: str | None, status: int) -> Non
     still_serves(client)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "identity, gzip"])
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, br", "compress"])
 def test_content_codings(client: Client, coding: str) -> None:
     answer = client.post("digits", json.dumps(image()).encode(), {"Content-Encoding": coding})
     assert answer.status == 415, answer
-    assert answer.headers["accept-encoding"] == "identity"
+    assert answer.headers["accept-encoding"] == "gzip, deflate"
     still_serves(client)
 
 

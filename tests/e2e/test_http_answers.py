@@ -129,8 +129,10 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "TRACE": (get(line=b"TRACE / HTTP/1.1"), 501),
     "CONNECT": (get(line=b"CONNECT a:80 HTTP/1.1"), 501),
     "no HTTP at all": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
-    "chunked and coded": (CHUNKED_HEAD + b"Content-Encoding: gzip\r\n\r\n0\r\n\r\n", 415),
-    "expecting and coded": (upload(b"Content-Length: 5", b"Content-Encoding: gzip", b"Expect: 100-continue"), 415),
+    "chunked and coded": (CHUNKED_HEAD + b"Content-Encoding: br\r\n\r\n0\r\n\r\n", 415),
+    "expecting and coded": (upload(b"Content-Length: 5", b"Content-Encoding: br", b"Expect: 100-continue"), 415),
+    "no gzip": (upload(b"Content-Length: 5", b"Content-Encoding: gzip"), 400),
+    "no gzip in chunks": (CHUNKED_HEAD + b"Content-Encoding: gzip\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 400),
     "chunked of another type": (CHUNKED_HEAD + b"Content-Type: text/html\r\n\r\n0\r\n\r\n", 415),
     "chunk extension above 256 bytes": (CHUNKED_HEAD + b"\r\n5;" + b"a" * 257 + b"\r\nhello", 400),
     "chunk extensions above 16 KB": (CHUNKED_HEAD + b"\r\n" + (b"1;" + b"a" * 255 + b"\r\nx\r\n") * 65, 400),
@@ -202,7 +204,8 @@ def test_the_preface_of_http_2_behind_a_request_is_refused(wire: Wire) -> None:
 
 #: The request is refused from its head and its body skipped: (bytes, status, a field that the answer must have).
 REFUSED_AND_KEPT: dict[str, tuple[bytes, int, tuple[str, str]]] = {
-    "coded body": (post(ECHO, GOOD_BODY, b"Content-Encoding: gzip"), 415, ("accept-encoding", "identity")),
+    "coded body": (post(ECHO, GOOD_BODY, b"Content-Encoding: br"), 415, ("accept-encoding", "gzip, deflate")),
+    "nested codings": (post(ECHO, GOOD_BODY, b"Content-Encoding: gzip, gzip"), 400, ("content-type", "application/json")),
     "media type": (post(ECHO, GOOD_BODY, b"Content-Type: text/html"), 415, ("content-type", "application/json")),
     "method of a known path": (get(line=b"DELETE /v2/health/live HTTP/1.1"), 405, ("allow", "GET, HEAD")),
     "GET of infer": (get(line=b"GET /v2/models/echo/infer HTTP/1.1"), 405, ("allow", "POST")),

@@ -52,6 +52,8 @@ class Code(IntEnum):
     MEDIA_TYPE = 35
     INFERENCE_HEADER_LENGTH = 36
     OVERLOADED = 37
+    CODED_BODY = 38
+    CODING_NESTED = 39
 
 
 #: Statuses other than 400.
@@ -172,6 +174,7 @@ class Fields:
     first: dict[bytes, bytes] = field(default_factory=dict)
     times: dict[bytes, int] = field(default_factory=dict)
     options: set[bytes] = field(default_factory=set)
+    protocols: set[bytes] = field(default_factory=set)
     content_length: int = -1
     inference_header_length: int = -1
     chunked: bool = False
@@ -207,6 +210,12 @@ def read_head(reader: Reader, limits: Limits) -> dict[str, object]:
         "chunked": fields.chunked,
         "expect_continue": fields.expect_continue and fields.minor_version == 1,
         "has_body": fields.chunked or fields.content_length > 0,
+        "wants_h2c": (
+            fields.minor_version == 1
+            and b"h2c" in fields.protocols
+            and {b"upgrade", b"http2-settings"} <= fields.options
+            and fields.once_or_none(b"http2-settings") is not None
+        ),
         "field_count": fields.count,
         "head_bytes": reader.at,
         "content_length": fields.content_length,
@@ -222,6 +231,8 @@ def read_head(reader: Reader, limits: Limits) -> dict[str, object]:
         "accept_encoding": fields.first.get(b"accept-encoding"),
         "authorization": fields.first.get(b"authorization"),
         "traceparent": fields.once_or_none(b"traceparent"),
+        "origin": fields.once_or_none(b"origin"),
+        "http2_settings": fields.once_or_none(b"http2-settings"),
         "request_id": fields.first.get(b"x-request-id"),
         "timeout": fields.first.get(b"x-request-timeout"),
     }
@@ -332,6 +343,8 @@ def on_field(reader: Reader, fields: Fields, name: bytes, value: bytes) -> None:
         fields.expect_continue = True
     if name == b"connection":
         fields.options |= {option.strip(b" \t").lower() for option in value.split(b",")}
+    if name == b"upgrade":
+        fields.protocols |= {protocol.strip(b" \t").lower() for protocol in value.split(b",")}
 
 
 def check_transfer_encoding(reader: Reader, value: bytes, is_out_of_place: bool) -> None:
