@@ -42,7 +42,7 @@ DIRECTIVES = {
 #: Modules that call the C++17 standard library (std::from_chars, std::to_chars).
 CPLUSPLUS = {"infer_json_fill", "infer_json_reply", "tfs_json_reply"}
 #: Modules that call a shared library of the system.
-LIBRARIES = {"content_coding": ["z"], "h2_session": ["nghttp2"], "h2_stream": ["nghttp2"]}
+LIBRARIES = {"content_coding": ["z"], "h2_session": ["nghttp2"], "h2_stream": ["nghttp2"], "http2_rest": ["nghttp2"]}
 
 
 def extensions() -> list[Extension]:

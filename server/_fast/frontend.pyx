@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 
 from server._fast.clock cimport now_ns
-from server._fast.cors cimport cors_lines
+from server._fast.cors cimport cors_fields, field_lines
 from server._fast.infer_call cimport LaneClient, Responder, Turn
 from server._fast.layout cimport Control
 from server._fast.outbuf cimport outbuf_free
@@ -68,7 +68,7 @@ cdef class Frontend(Turn):
         self.idle_timeout_ns = idle_timeout_ns
         self.slices = SliceQueue(loop)
         self.cors_origins = [origin.encode("latin-1") for origin in cors_origins]
-        self.cors_lines = [cors_lines(origin) for origin in self.cors_origins]
+        self.cors_lines = [field_lines(cors_fields(origin)) for origin in self.cors_origins]
         self.scratch = <char*>malloc(SCRATCH_BYTES)
         if self.scratch == NULL:
             raise MemoryError()

@@ -453,10 +453,10 @@ cdef class H2Session(Peer):
         return stream.call is not None or stream.is_held_up
 
     cdef bint has_calls(self) except -1:
-        """Whether an inference is in flight on any stream. O(streams)."""
+        """Whether work for any stream is in flight. O(streams)."""
         cdef H2Stream stream
         for stream in self.streams.values():
-            if stream.call is not None:
+            if stream.call is not None or stream.is_working:
                 return True
         return False
 

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from server._fast.content_coding cimport CODING_DEFLATE, CODING_GZIP, CODING_IDENTITY, CODING_UNKNOWN
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport nghttp2_data_source, nghttp2_nv, nghttp2_session
 from server._fast.outbuf cimport OutBuf
@@ -14,12 +15,6 @@ cdef enum StreamRoute:
     ROUTE_GRPC = 3               # any other gRPC method
     ROUTE_REST = 4
 
-cdef enum ContentCoding:
-    CODING_IDENTITY = 0
-    CODING_GZIP = 1
-    CODING_DEFLATE = 2
-    CODING_UNKNOWN = 3
-
 cdef enum:
     TIMEOUT_NONE = -1
     TIMEOUT_INVALID = -2
@@ -30,7 +25,10 @@ cdef class H2Stream:
     cdef int32_t id
     cdef int route
     cdef int form                  # which inference its path is: GRPC_*
-    cdef int coding                # of the request's messages: ContentCoding
+    cdef int coding                # of the request's messages: grpc-encoding as a ContentCoding
+    cdef int content_coding        # of the request's body, REST
+    cdef int accepted_coding       # what its reply may have, REST
+    cdef bint is_working           # its body or reply is in the front end's slices
     cdef int64_t timeout_ns        # TIMEOUT_NONE, TIMEOUT_INVALID or a duration
     cdef int64_t json_bytes        # Inference-Header-Content-Length: -1 absent, -2 malformed
     cdef uint64_t received_ns

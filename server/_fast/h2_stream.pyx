@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, memmove
 
 from server._fast.grpc_codec cimport GRPC_NO_INFERENCE, grpc_form, grpc_is_streamed
+from server._fast.content_coding cimport coding_chosen, coding_of
 from server._fast.http1_text cimport http1_decimal
 from server._fast.nghttp2 cimport (
     NGHTTP2_DATA_FLAG_EOF,
@@ -98,7 +99,7 @@ cdef class H2Stream:
             self.content_type = value[:value_bytes]
         elif is_text(name, name_bytes, b"grpc-timeout", 12):
             self.timeout_ns = parse_timeout(value, value_bytes)
-        elif is_text(name, name_bytes, b"grpc-encoding", 13) or is_text(name, name_bytes, b"content-encoding", 16):
+        elif is_text(name, name_bytes, b"grpc-encoding", 13) :
             if is_text(value, value_bytes, b"identity", 8):
                 self.coding = CODING_IDENTITY
             elif is_text(value, value_bytes, b"gzip", 4):
@@ -107,6 +108,10 @@ cdef class H2Stream:
                 self.coding = CODING_DEFLATE
             else:
                 self.coding = CODING_UNKNOWN
+        elif is_text(name, name_bytes, b"content-encoding", 16):
+            self.content_coding = coding_of(value, value_bytes)
+        elif is_text(name, name_bytes, b"accept-encoding", 15):
+            self.accepted_coding = coding_chosen(value, value_bytes)
         elif is_text(name, name_bytes, b"inference-header-content-length", 31):
             number = http1_decimal(value, value_bytes)
             self.json_bytes = number if self.json_bytes == -1 and 0 <= number < 2147483648 else -2

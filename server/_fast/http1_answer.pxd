@@ -1,12 +1,9 @@
 """C face of what an HTTP/1.1 connection answers."""
 
-from libc.stdint cimport int64_t
-
-from server._fast.content_coding cimport Deflater
 from server._fast.http1 cimport HttpHead
 from server._fast.http1_output cimport Http1Output
 from server._fast.infer_call cimport LaneClient
-from server._fast.outbuf cimport OutBuf
+from server._fast.reply_packing cimport Packing
 
 
 cdef class Http1Answer(Http1Output):
@@ -23,17 +20,8 @@ cdef class Http1Answer(Http1Output):
     cdef int answer_inference(self, const char* p, const char* body, size_t n) except -1
     cdef int answer_control(self, const char* p, const char* body, size_t n) except -1
     cdef int write_control(self, int slot, object response) except -1
-    cdef int pack(self, int slot, int content_type, int64_t json_bytes) except -1
 
 
-#: A reply that is being compressed.
-cdef class Packing:
+cdef class Http1Packing(Packing):
     cdef Http1Answer connection
     cdef int slot
-    cdef int content_type
-    cdef int64_t json_bytes
-    cdef Deflater deflater
-    cdef OutBuf body               # what the reply says, if it takes more than one slice
-    cdef size_t body_used
-    cdef OutBuf packed
-    cdef int finish(self) except -1

@@ -6,36 +6,25 @@ asks for it, a slice in each turn of the loop. One connection, one event loop th
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memcmp, memset, strlen
+from libc.string cimport memcmp, strlen
 
-from server._fast.clock cimport now_ns
-from server._fast.content_coding cimport (
-    CODING_GZIP,
-    CODING_NO_MEMORY,
-    CODING_PAUSED,
-    coding_chosen,
-    deflate_begin,
-    deflate_end,
-    deflate_some,
-)
-from server._fast.cors cimport cors_preflight_lines
+from server._fast.content_coding cimport CODING_GZIP, coding_chosen
+from server._fast.cors cimport cors_preflight_fields, field_lines
 from server._fast.frontend cimport Frontend
 from server._fast.http1 cimport HTTP_GET, HTTP_HEAD, HTTP_OPTIONS, HttpSpan
 from server._fast.http1_output cimport MAX_PIPELINED
 from server._fast.http1_reply cimport HTTP_CONTENT_JSON, HTTP_CONTENT_NONE, HTTP_CONTENT_OCTET
 from server._fast.infer_call cimport InferCall
 from server._fast.infer_spec cimport InferError
-from server._fast.outbuf cimport OutBuf, outbuf_free
+from server._fast.outbuf cimport outbuf_free
+from server._fast.reply_packing cimport MIN_PACKED_BYTES, Packing
 from server._fast.rest_codec cimport rest_find, rest_reply, rest_submit
-from server._fast.slice_queue cimport SLICE_NS
 
 
 cdef const char* LIVE_PATH = b"/v2/health/live"
 cdef const char* LIVE_BODY = b'{"live":true}'
 cdef const char* GZIP_LINES = b"Content-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
 cdef const char* DEFLATE_LINES = b"Content-Encoding: deflate\r\nVary: Accept-Encoding\r\n"
-#: Replies that fit an Ethernet frame anyway are not compressed: 11 us for no packet less.
-cdef size_t MIN_PACKED_BYTES = 1400
 #: A formatting buffer above this is given back.
 cdef size_t KEEP_BODY_BYTES = 1 << 22
 #: Methods by HttpMethod, for the handlers.
@@ -50,6 +39,7 @@ cdef class Http1Answer(Http1Output):
         self.calls = [None] * MAX_PIPELINED
 
     cdef int answer(self, const char* p, const char* body, size_t n) except -1:
+        cdef bytes lines
         if self.lane is not None and self.lane.is_retired:
             # It was replaced while the body came.
             self.lane = rest_find(self.frontend, p + self.head.path.off, self.head.path.len, &self.form)
@@ -62,9 +52,9 @@ cdef class Http1Answer(Http1Output):
         ):
             return self.write_reply(self.next_slot(), 200, HTTP_CONTENT_JSON, LIVE_BODY, 13, -1, NULL, 0)
         if self.head.method == HTTP_OPTIONS and self.cors:
+            lines = field_lines(cors_preflight_fields())
             return self.write_reply(
-                self.next_slot(), 200, HTTP_CONTENT_NONE, NULL, 0, -1, cors_preflight_lines(),
-                strlen(cors_preflight_lines()))
+                self.next_slot(), 200, HTTP_CONTENT_NONE, NULL, 0, -1, <const char*>lines, len(lines))
         return self.answer_control(p, body, n)
 
     cdef int next_slot(self) except -1:
@@ -129,6 +119,7 @@ cdef class Http1Answer(Http1Output):
         cdef int slot = call.tag
         cdef int content_type = HTTP_CONTENT_JSON
         cdef int64_t announced = -1
+        cdef Http1Packing packing
         self.calls[slot] = None
         if call.error != NULL:
             return self.write_refusal(slot, call.error)
@@ -139,35 +130,34 @@ cdef class Http1Answer(Http1Output):
             content_type = HTTP_CONTENT_OCTET
             announced = json_bytes
         if self.slots[slot].coding and f.body.len >= MIN_PACKED_BYTES:
-            self.pack(slot, content_type, announced)
+            packing = Http1Packing.__new__(Http1Packing)
+            packing.connection = self
+            packing.slot = slot
+            packing.content_type = content_type
+            packing.json_bytes = announced
+            packing.pack(&f.body, self.slots[slot].coding, f.slices)
         else:
             self.write_reply(slot, 200, content_type, f.body.data, f.body.len, announced, NULL, 0)
         if f.body.cap > KEEP_BODY_BYTES:
             outbuf_free(&f.body)
         return 0
 
-    # -- compressed replies
 
-    cdef int pack(self, int slot, int content_type, int64_t json_bytes) except -1:
-        """Writes the reply in frontend.body compressed: now if one slice is enough for it."""
-        cdef OutBuf* body = &self.frontend.body
-        cdef Packing packing = Packing.__new__(Packing)
-        cdef int code
-        packing.connection = self
-        packing.slot = slot
-        packing.content_type = content_type
-        packing.json_bytes = json_bytes
-        if deflate_begin(&packing.deflater, self.slots[slot].coding) < 0:
-            raise MemoryError()
-        code = deflate_some(
-            &packing.deflater, body.data, body.len, &packing.body_used, &packing.packed, now_ns() + SLICE_NS)
-        if code == CODING_NO_MEMORY:
-            raise MemoryError()
-        if code != CODING_PAUSED:
-            return packing.finish()
-        packing.body = body[0]
-        body[0] = OutBuf(NULL, 0, 0)
-        return self.frontend.slices.add(packing.go_on)
+cdef class Http1Packing(Packing):
+    """A reply that is being compressed, and the slot that waits for it."""
+
+    cdef bint is_wanted(self) noexcept:
+        return self.connection.fd >= 0
+
+    cdef int finish(self) except -1:
+        cdef const char* lines = GZIP_LINES if self.coding == CODING_GZIP else DEFLATE_LINES
+        self.connection.frontend.is_trim_due = True
+        # The length of the JSON part counts what the client reads, not what is sent.
+        return self.connection.write_reply(
+            self.slot, 200, self.content_type, self.packed.data, self.packed.len, self.json_bytes, lines, strlen(lines))
+
+    cdef int failed(self, object error) except -1:
+        return self.connection.frontend.peer_failed(self.connection, error)
 
 
 cdef class LateAnswer:
@@ -184,48 +174,6 @@ cdef class LateAnswer:
         """The response; nothing happens if the connection has gone."""
         if self.connection.fd >= 0:
             self.connection.write_control(self.slot, response)
-
-
-cdef class Packing:
-    """A reply that is being compressed; owns its bytes."""
-
-    def __cinit__(self):
-        memset(&self.deflater, 0, sizeof(self.deflater))
-
-    def __dealloc__(self):
-        deflate_end(&self.deflater)
-        outbuf_free(&self.body)
-        outbuf_free(&self.packed)
-
-    def go_on(self):
-        """A slice; whether there is more of it."""
-        cdef size_t used = 0
-        cdef int code
-        if self.connection.fd < 0:
-            return False
-        code = deflate_some(
-            &self.deflater, self.body.data + self.body_used, self.body.len - self.body_used, &used, &self.packed,
-            now_ns() + SLICE_NS)
-        self.body_used += used
-        if code == CODING_PAUSED:
-            return True
-        try:
-            if code == CODING_NO_MEMORY:
-                raise MemoryError()
-            self.finish()
-        except Exception as error:
-            self.connection.frontend.peer_failed(self.connection, error)
-        return False
-
-    cdef int finish(self) except -1:
-        cdef const char* lines = DEFLATE_LINES
-        if self.connection.slots[self.slot].coding == CODING_GZIP:
-            lines = GZIP_LINES
-        # The length of the JSON part counts what the client reads, not what is sent.
-        self.connection.write_reply(
-            self.slot, 200, self.content_type, self.packed.data, self.packed.len, self.json_bytes, lines, strlen(lines))
-        self.connection.frontend.is_trim_due = True
-        return 0
 
 
 cdef str text(const char* p, HttpSpan span):

@@ -37,7 +37,8 @@ cdef class Http1Connection(Http1Answer):
     cdef Py_ssize_t consume(self, const char* p, size_t n) except -1
     cdef int next_request(self) except -1
     cdef Py_ssize_t read_head(self, const char* p, size_t n) except -2
-    cdef int become_http2(self, const char* p, size_t n) except -1
+    cdef int hand_over(self, object successor, const char* p, size_t n) except -1
+    cdef bint upgrade(self, const char* p, size_t n) except -1
     cdef int begin_body(self, const char* p, size_t n) except -2
     cdef int send_continue(self) except -1
     cdef Py_ssize_t read_coded(self, const char* p, size_t n) except -2

@@ -18,9 +18,10 @@ from server._fast.clock cimport now_ns
 from server._fast.content_coding cimport CODING_IDENTITY, CODING_NESTED, CODING_UNKNOWN, coding_of
 from server._fast.cors cimport cors_find
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend
+from server._fast.h2c_offer cimport h2c_headers, h2c_settings
 from server._fast.http1 cimport (
     HTTP_CLOSE, HTTP_ERR_BODY_TOO_LARGE, HTTP_ERR_CODING_NESTED, HTTP_ERR_CONTENT_ENCODING, HTTP_ERR_HTTP2_PREFACE,
-    HTTP_ERR_MEDIA_TYPE, HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_POST, http1_error_status,
+    HTTP_ERR_MEDIA_TYPE, HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_HEAD, HTTP_POST, http1_error_status,
     http1_error_text, http1_parse_head, http1_reset,
 )
 from server._fast.http1_answer cimport Http1Answer
@@ -205,7 +206,7 @@ cdef class Http1Connection(Http1Answer):
             return -1
         if code < 0:
             if code == -HTTP_ERR_HTTP2_PREFACE and self.is_fresh and self.frontend.http2 is not None:
-                self.become_http2(p, n)
+                self.hand_over(self.frontend.http2(self.frontend, self.port), p, n)
             else:
                 self.fail(-code)
             return n
@@ -213,6 +214,8 @@ cdef class Http1Connection(Http1Answer):
         relaxed_add(&self.frontend.page.requests_total, 1)
         if self.head.origin.off and self.frontend.cors_origins:
             self.cors = cors_find(self.frontend.cors_origins, p + self.head.origin.off, self.head.origin.len)
+        if self.head.wants_h2c and self.upgrade(p, n):
+            return n
         if self.begin_body(p, n) < 0:
             return n if self.state == LINGER else code
         if self.state == READ_CODED:
@@ -227,9 +230,8 @@ cdef class Http1Connection(Http1Answer):
         self.state = READ_BODY
         return 0
 
-    cdef int become_http2(self, const char* p, size_t n) except -1:
-        """The client opened with HTTP/2: another protocol takes the transport and what was received."""
-        successor = self.frontend.http2(self.frontend, self.port)
+    cdef int hand_over(self, object successor, const char* p, size_t n) except -1:
+        """Another protocol takes the transport and what was received."""
         transport, self.transport = self.transport, None
         self.fd = -1
         self.state = CLOSED
@@ -238,6 +240,24 @@ cdef class Http1Connection(Http1Answer):
         successor.connection_made(transport)
         successor.receive(p[:n])
         return self.drop_own()
+
+    cdef bint upgrade(self, const char* p, size_t n) except -1:
+        """The client offers HTTP/2 (RFC 7540 section 3.2). Taken if nothing of HTTP/1.1 is left to do: no body to read,
+        no earlier answer to write; else the request is answered as if nothing had been offered.
+        """
+        if self.frontend.http2 is None or self.head.has_body or self.slot_count or self.out.len or self.is_spilled:
+            return False
+        if self.must_close or self.head.keep_alive == HTTP_CLOSE:
+            return False
+        settings = h2c_settings(p[self.head.http2_settings.off:self.head.http2_settings.off + self.head.http2_settings.len])
+        if settings is None:
+            return False
+        successor = self.frontend.http2(self.frontend, self.port)
+        if not successor.upgrade(settings, h2c_headers(&self.head, p), self.head.method == HTTP_HEAD):
+            return False
+        self.hand_over(successor, p + self.head.head_bytes, n - self.head.head_bytes)
+        successor.answer_upgraded()
+        return True
 
     cdef int begin_body(self, const char* p, size_t n) except -2:
         """Decides from the head whether the body is wanted: 0, or -1 when the request was refused."""

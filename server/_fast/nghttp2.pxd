@@ -109,6 +109,8 @@ cdef extern from "<nghttp2/nghttp2.h>":
 
     int nghttp2_session_server_new2(nghttp2_session** out, const nghttp2_session_callbacks* callbacks, void* user_data,
                                     const nghttp2_option* option) noexcept
+    int nghttp2_session_upgrade2(nghttp2_session* session, const uint8_t* settings, size_t n, int is_head_request,
+                                 void* stream_user_data) noexcept
     void nghttp2_session_del(nghttp2_session* session) noexcept
     ssize_t nghttp2_session_mem_recv(nghttp2_session* session, const uint8_t* data, size_t n) noexcept
     ssize_t nghttp2_session_mem_send(nghttp2_session* session, const uint8_t** data) noexcept
