@@ -2,8 +2,8 @@
 
 Knows zlib and the two header fields; knows no connection, no clock of requests and no limits but those it is given. The
 caller owns the structs and the OutBufs. One thread at a time per struct; different ones are independent. O(bytes).
-Both directions stop when `until_ns` has passed (0: never), after whole steps of at most STEP_BYTES of input or output, so
-that a body of any length can be worked off in slices.
+Both directions stop at the first step behind `until_ns` (0: never), so that a body of any length can be worked off in
+slices.
 """
 
 from libc.stddef cimport size_t

@@ -24,7 +24,8 @@ cdef class Http1Body:
     cdef size_t max_bytes
 
     # Begins a body behind p[0:head_bytes]. content_length: of the wire, -1 for chunks.
-    cdef int begin(self, const char* p, size_t head_bytes, int64_t content_length, int coding, size_t max_bytes) except -1
+    cdef int begin(self, const char* p, size_t head_bytes, int64_t content_length, int coding,
+                   size_t max_bytes) except -1
     # Reads p[0:n], *used of it: BODY_MORE, BODY_DONE, BODY_PAUSED (until_ns has passed: call again), or -(HttpError).
     cdef int feed(self, const char* p, size_t n, size_t* used, uint64_t until_ns) except? -1000
     # How much memory its bytes take.

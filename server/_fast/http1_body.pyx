@@ -1,8 +1,8 @@
 """Request bodies that do not stand on the wire as they are: in chunks, in a content coding, or both.
 
 It knows framing and codings and one limit; it does not know requests, connections or answers. The object owns the
-decoded body, with a copy of the head in front, and what was received and waits to be inflated: never more than the limit
-and one receive. One connection, one event loop thread. O(bytes); what takes long can be worked off in slices.
+decoded body, with a copy of the head in front, and what was received and waits to be inflated: never more than the
+limit and one receive. One connection, one event loop thread. O(bytes); what takes long can be worked off in slices.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -10,7 +10,6 @@ from libc.string cimport memset
 
 from server._fast.content_coding cimport (
     CODING_DAMAGED,
-    CODING_DONE,
     CODING_IDENTITY,
     CODING_PAUSED,
     CODING_TOO_LARGE,
@@ -32,7 +31,8 @@ cdef class Http1Body:
         outbuf_free(&self.decoded)
         outbuf_free(&self.coded)
 
-    cdef int begin(self, const char* p, size_t head_bytes, int64_t content_length, int coding, size_t max_bytes) except -1:
+    cdef int begin(self, const char* p, size_t head_bytes, int64_t content_length, int coding,
+                   size_t max_bytes) except -1:
         self.end()
         self.is_open = True
         self.head_bytes = head_bytes
@@ -85,7 +85,8 @@ cdef class Http1Body:
 
     cdef int inflate_coded(self, uint64_t until_ns) except? -1000:
         cdef size_t used = 0
-        cdef int code = self.inflate(self.coded.data + self.coded_used, self.coded.len - self.coded_used, &used, until_ns)
+        cdef int code = self.inflate(
+            self.coded.data + self.coded_used, self.coded.len - self.coded_used, &used, until_ns)
         self.coded_used += used
         if code != BODY_PAUSED:
             self.coded.len = 0

@@ -21,8 +21,8 @@ from server._fast.frontend cimport SCRATCH_BYTES, Frontend
 from server._fast.h2c_offer cimport h2c_headers, h2c_settings
 from server._fast.http1 cimport (
     HTTP_CLOSE, HTTP_ERR_BODY_TOO_LARGE, HTTP_ERR_CODING_NESTED, HTTP_ERR_CONTENT_ENCODING, HTTP_ERR_HTTP2_PREFACE,
-    HTTP_ERR_MEDIA_TYPE, HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_HEAD, HTTP_POST, http1_error_status,
-    http1_error_text, http1_parse_head, http1_reset,
+    HTTP_ERR_MEDIA_TYPE, HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_HEAD, HTTP_POST, HttpSpan,
+    http1_error_status, http1_error_text, http1_parse_head, http1_reset,
 )
 from server._fast.http1_answer cimport Http1Answer
 from server._fast.http1_body cimport BODY_DONE, BODY_PAUSED, Http1Body
@@ -88,8 +88,8 @@ cdef class Http1Connection(Http1Answer):
     def eof_received(self):
         """The client sends nothing more but may still read: answers that are due go out, then the connection closes."""
         self.got_eof = True
-        cdef bint is_idle = not self.is_decoding and self.slot_count == 0 and self.out.len == 0 and not self.is_spilled and not self.is_blocked
-        return not is_idle
+        cdef bint is_sending = self.slot_count or self.out.len or self.is_spilled
+        return is_sending or self.is_blocked or self.is_decoding
 
     def get_buffer(self, Py_ssize_t hint):
         return self
@@ -242,6 +242,7 @@ cdef class Http1Connection(Http1Answer):
         return self.drop_own()
 
     cdef bint upgrade(self, const char* p, size_t n) except -1:
+        cdef HttpSpan offer
         """The client offers HTTP/2 (RFC 7540 section 3.2). Taken if nothing of HTTP/1.1 is left to do: no body to read,
         no earlier answer to write; else the request is answered as if nothing had been offered.
         """
@@ -249,7 +250,8 @@ cdef class Http1Connection(Http1Answer):
             return False
         if self.must_close or self.head.keep_alive == HTTP_CLOSE:
             return False
-        settings = h2c_settings(p[self.head.http2_settings.off:self.head.http2_settings.off + self.head.http2_settings.len])
+        offer = self.head.http2_settings
+        settings = h2c_settings(p[offer.off:offer.off + offer.len])
         if settings is None:
             return False
         successor = self.frontend.http2(self.frontend, self.port)

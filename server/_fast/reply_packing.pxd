@@ -20,8 +20,8 @@ cdef class Packing:
     cdef size_t body_used
     cdef OutBuf packed
 
-    # Compresses body: calls finish() now if one slice is enough, else takes the buffer, leaves an empty one, and goes on
-    # in the queue.
+    # Compresses body: calls finish() now if one slice is enough, else takes the buffer, leaves an empty one, and goes
+    # on in the queue.
     cdef int pack(self, OutBuf* body, int coding, SliceQueue slices) except -1
     # For subclasses: whether anybody still waits for it; `packed` is complete; finish() raised.
     cdef bint is_wanted(self) noexcept

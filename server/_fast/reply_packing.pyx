@@ -1,7 +1,7 @@
 """Replies that are compressed, a slice in each turn of the loop.
 
-It does not know protocols: subclasses say who waits and how the result is sent. The object owns the bytes. One event loop
-thread; O(bytes), about 10 ns each.
+It does not know protocols: subclasses say who waits and how the result is sent. The object owns the bytes. One event
+loop thread; O(bytes), about 10 ns each.
 """
 
 from libc.string cimport memset

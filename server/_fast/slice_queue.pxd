@@ -12,5 +12,5 @@ cdef class SliceQueue:
     cdef object run_call
     cdef object waiting            # a deque of callables
 
-    # work() does a slice and says whether there is more of it; it is called once in each of its turns and may not raise.
+    # work() does a slice and says whether there is more of it; one that raises is not called again.
     cdef int add(self, object work) except -1
