@@ -34,6 +34,8 @@ from server.worker.regions import Regions
 #: Partial requests of all connections of a worker together.
 MAX_HELD_BYTES = 1 << 30
 TICK_S = 1.0
+#: Memory and CPU time of a process take 180 us to read, most of what a scrape costs.
+PROCESSES_AGE_S = 0.05
 #: Turns of the loop from the last accept to the close of idle connections: accepted, registered, read, some to spare.
 SETTLE_TURNS = 8
 
@@ -88,6 +90,8 @@ class Worker:
         self._loop = loop
         self._listening: list[Listening] = []
         self._is_stopping = False
+        self._processes: list[snapshot.Process | None] = []
+        self._processes_until_s = 0.0
         config = plan.config
         self._frontend = Frontend(
             loop,
@@ -197,7 +201,7 @@ class Worker:
         return not self._plan.control.draining and found.state() == READY
 
     def snapshot(self) -> snapshot.Snapshot:
-        """All counters of all processes, out of shared memory."""
+        """All counters of all processes, out of shared memory, and what /proc said of them not long ago."""
         control = self._plan.control
         pages = [control.page(index) for index in range(control.worker_count)]
         blocks = []
@@ -208,15 +212,18 @@ class Worker:
                 counters = stats.read_block(lane.arena, index)
                 block = snapshot.from_counters(lane.model.name, lane.model.version, counters)
                 blocks.append(block._replace(queue_depth_rows=depth if index == 0 else 0))
-        processes = [
-            procfs.read_process(os.getppid(), "supervisor"),
-            *(procfs.read_process(page["pid"], "worker", index) for index, page in enumerate(pages)),
-            *(procfs.read_process(lane.arena.executor_pid, "executor", lane.number) for lane in lanes),
-        ]
+        now_s = self._loop.time()
+        if now_s >= self._processes_until_s:
+            self._processes_until_s = now_s + PROCESSES_AGE_S
+            self._processes = [
+                procfs.read_process(os.getppid(), "supervisor"),
+                *(procfs.read_process(page["pid"], "worker", index) for index, page in enumerate(pages)),
+                *(procfs.read_process(lane.arena.executor_pid, "executor", lane.number) for lane in lanes),
+            ]
         worker_restarts, executor_restarts = control.restarts
         return snapshot.Snapshot(
             models=snapshot.merge(blocks),
-            processes=[process for process in processes if process is not None],
+            processes=[process for process in self._processes if process is not None],
             connections={"http": sum(page["connections_open"] for page in pages)},
             accepted={"http": sum(page["connections_total"] for page in pages)},
             restarts={("worker", "died"): worker_restarts, ("executor", "died"): executor_restarts},
