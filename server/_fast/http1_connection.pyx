@@ -242,10 +242,10 @@ cdef class Http1Connection(Http1Answer):
         return self.drop_own()
 
     cdef bint upgrade(self, const char* p, size_t n) except -1:
-        cdef HttpSpan offer
         """The client offers HTTP/2 (RFC 7540 section 3.2). Taken if nothing of HTTP/1.1 is left to do: no body to read,
         no earlier answer to write; else the request is answered as if nothing had been offered.
         """
+        cdef HttpSpan offer
         if self.frontend.http2 is None or self.head.has_body or self.slot_count or self.out.len or self.is_spilled:
             return False
         if self.must_close or self.head.keep_alive == HTTP_CLOSE:

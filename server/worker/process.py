@@ -102,7 +102,9 @@ class Worker:
             max_held_bytes=max(MAX_HELD_BYTES, 2 * config.max_body_bytes),
             head_timeout_ns=int(config.head_timeout_s * 1e9),
             idle_timeout_ns=int(config.idle_timeout_s * 1e9),
+            cors_origins=config.cors,
         )
+        self._frontend.has_tensor_content_replies = config.enable_serialization_as_tensor_content
         self._models = Models(self._frontend, plan.slot, config)
         for document, arena, bells in plan.lanes:
             self._models.add(document, arena, bells)

@@ -304,10 +304,10 @@ def test_a_file_of_models(tmp_path: Path) -> None:
     [
         ("model_config_list { confg {} }", "expected the text of a ModelServerConfig; 1:21 .* no field named .confg"),
         ("", "expected a model_config_list with models in it, found none"),
-        ("model_config_list { config { name: 'a' } }", "expected a name and a base_path, model 1 of .* has not both"),
+        ("model_config_list { config { name: 'a' } }", "expected a name and a base_path, model 1 has not both"),
         (
             "model_config_list { config { name: 'a' base_path: '/a' } config { name: 'a' base_path: '/b' } }",
-            "expected one model of each name, 'a' is twice",
+            "expected one model of each name, 'a' is there twice",
         ),
         ("model_config_list { config { name: 'a' base_path: 's3://a' } }", "expected a path of this host"),
         (

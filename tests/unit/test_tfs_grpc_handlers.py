@@ -33,16 +33,16 @@ def no_snapshot() -> Snapshot:
     raise AssertionError("no statistics are asked")
 
 
-def handlers(**more: Any) -> GrpcHandlers:
-    return GrpcHandlers(Handlers(CATALOG, ServerInfo(), no_snapshot, lambda: ""), lambda name: True, **more)
+def handlers() -> GrpcHandlers:
+    return GrpcHandlers(Handlers(CATALOG, ServerInfo(), no_snapshot, lambda: ""), lambda name: True)
 
 
-def ask(path: str, answering: GrpcHandlers | None = None, **fields: Any) -> tuple[int, str, Any]:
+def ask(path: str, **fields: Any) -> tuple[int, str, Any]:
     """Status, text and reply, as a message."""
     method = messages.method(path)
     assert method is not None
     request = messages.from_document(fields, method.request)
-    status, text, reply = (answering or handlers()).unary(path, (), request.SerializeToString())
+    status, text, reply = handlers().unary(path, (), request.SerializeToString())
     return status, text, method.reply.FromString(reply)
 
 
@@ -104,21 +104,35 @@ def test_a_model_that_became_ready_only_now() -> None:
 CONFIG = {"model_config_list": {"config": [{"name": "digits", "base_path": "/models/digits"}]}}
 
 
-def test_without_a_hook_nothing_is_reloaded() -> None:
-    status, text, _ = ask(f"{MODEL}/HandleReloadConfigRequest", config=CONFIG)
-    assert status == 12
-    assert "restart it" in text
+class Replies:
+    """The client's side of a streaming call."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.ended: list[tuple[int, str]] = []
+
+    def send(self, message: bytes) -> None:
+        self.sent.append(message)
+
+    def finish(self, status: int = 0, text: str = "") -> None:
+        self.ended.append((status, text))
 
 
-@pytest.mark.parametrize("answer", [(0, ""), (3, "two models have the name digits"), (9, "not now")])
-def test_the_hook_decides(answer: tuple[int, str]) -> None:
-    seen = []
+@pytest.mark.parametrize(("code", "text", "status"), [(0, "", 0), (1, "two models", 3), (5, "not now", 13)])
+def test_a_reload_waits_for_the_supervisor(code: int, text: str, status: int) -> None:
+    asked = []
 
-    def reload(config: Any) -> tuple[int, str]:
-        seen.extend(one.base_path for one in config.model_config_list.config)
-        return answer
+    def supervisor(call: str, arguments: dict[str, Any], done: Any) -> None:
+        asked.append((call, [source["path"] for source in arguments["sources"]]))
+        done(code, text)
 
-    status, text, reply = ask(f"{MODEL}/HandleReloadConfigRequest", handlers(reload=reload), config=CONFIG)
-    assert (status, text) == answer
-    assert seen == ["/models/digits"]
-    assert reply.status.error_code == 0
+    path = f"{MODEL}/HandleReloadConfigRequest"
+    handlers = GrpcHandlers(Handlers(CATALOG, ServerInfo(), no_snapshot, lambda: "", supervisor), lambda name: True)
+    method = messages.method(path)
+    assert method is not None
+    replies = Replies()
+    stream = handlers.open(path, (), replies)
+    stream.message(messages.from_document({"config": CONFIG}, method.request).SerializeToString())
+    assert asked == [("model configure", ["/models/digits"])]
+    assert replies.ended == [(status, text)]
+    assert len(replies.sent) == (1 if code == 0 else 0)
