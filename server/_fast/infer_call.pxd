@@ -3,24 +3,16 @@
 Protocol-neutral: HTTP/1.1, HTTP/2 and later protocols fill LaneClient.request, submit, and get deliver().
 """
 
-from cpython.ref cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, Segment, Spec
-from server._fast.input_filler cimport InputFiller
+from server._fast.infer_claim cimport Part
+from server._fast.infer_outputs cimport SegmentPool
+from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, Spec
 from server._fast.layout cimport Arena, ArenaView, StatsBlock
-from server._fast.slab_ring cimport Claim
 
 cdef enum:
     INLINE_OUTPUTS = 8
     INLINE_ID_BYTES = 64
-
-
-#: Rows of one call in one slab; a link in that slab's list of pending parts.
-cdef struct Part:
-    Part* next
-    PyObject* call
-    Claim claim
 
 
 cdef class Responder:
@@ -72,17 +64,13 @@ cdef class LaneClient:
     cdef Part** last_pending
     cdef readonly uint32_t pending_count
     cdef ReplyTensor* replies
-    cdef Segment* segments
-    cdef uint32_t segment_capacity
+    cdef SegmentPool segments
+    cdef int64_t* row_dims         # shaped mode: room for what infer_claim compares
 
     cdef bint is_accepting(self) noexcept
     cdef int submit(self, InferCall call, uint64_t now, InferError* err) except -2
-    cdef int fill(self, InferCall call, InferError* err) noexcept nogil
-    cdef int fill_rows(self, InferCall call, int i, InputFiller* filler, InferError* err) noexcept nogil
-    cdef int fill_single(self, InferCall call, int i, InputFiller* filler, uint64_t* offset,
-                         InferError* err) noexcept nogil
-    cdef int claim_parts(self, InferCall call, uint64_t now, InferError* err) noexcept nogil
     cdef void abandon(self, InferCall call) noexcept
+    cdef void wake_later(self) noexcept
     cdef int wake(self) noexcept
     cdef int collect(self) except -1
     cdef int collect_slab(self, uint32_t slab, uint64_t now) except -1
@@ -90,6 +78,6 @@ cdef class LaneClient:
     cdef int reply_tensors(self, InferCall call) noexcept nogil
     cdef void cancel(self, InferCall call) noexcept
     cdef void refused(self, int reason) noexcept
-    cdef int check_quarantine(self, InferCall call, InferError* err) noexcept nogil
     cdef int note_failure(self, InferCall call, Part* part, uint64_t failed_word) except -1
+    cdef int check_outputs(self, InferCall call) except -1
     cdef bint unlink(self, Part* part) noexcept

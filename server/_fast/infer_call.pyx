@@ -1,70 +1,54 @@
-"""Inference calls of one worker: from a parsed request to claimed rows, and from finished rows to a reply.
+"""Inference calls of one worker: from a parsed request to published rows, and from finished rows to a reply.
 
-A LaneClient is the worker's side of one lane. It knows rows, tensors and statistics; it does not know sockets or text
-formats but JSON numbers, which it reads straight into the rows. It belongs to the worker's event loop thread. Calls
-hold the only references to their parts' memory; rows are freed in the turn in which their reply is written, so a slow
-client never holds a slab. A call costs O(rows + bytes); nothing is allocated beyond the InferCall object unless it
-has more than one part.
+A LaneClient is the worker's side of one lane. It knows who waits for which rows, and statistics; what goes into the
+rows and what comes out is infer_claim's and infer_outputs' business, sockets and text formats are the responder's. It
+belongs to the worker's event loop thread. Calls hold the only references to their parts' memory; rows are freed in the
+turn in which their reply is written, so a slow client never holds a slab. A call costs O(rows + bytes); nothing is
+allocated beyond the InferCall object unless it has more than one part.
 """
 
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from server._fast.atomics cimport half_load, relaxed_add, relaxed_load, relaxed_load_half, relaxed_store, word_load
 from server._fast.clock cimport now_ns, wall_ms
+from server._fast.infer_claim cimport Part, PartList, infer_claim, infer_fill
+from server._fast.infer_outputs cimport infer_failure, infer_outputs, infer_outputs_check
 from server._fast.infer_spec cimport (
     INFER_DEADLINE,
     INFER_INTERNAL,
     INFER_INVALID_ARGUMENT,
-    INFER_RESOURCE_EXHAUSTED,
     INFER_UNAVAILABLE,
     InferError,
     InferRequest,
-    InputRef,
+    OutputRef,
     ReplyTensor,
-    Segment,
     Spec,
-    infer_error_name_input,
     infer_fail,
     infer_request_alloc,
     infer_request_free,
 )
-from server._fast.input_filler cimport InputFiller, filler_begin, filler_end, filler_next
 from server._fast.layout cimport (
-    FAILURE_TEXT_BYTES,
     MAX_INSTANCES,
-    MODE_ROWS,
+    MAX_RANK,
+    MODE_SHAPED,
     MODEL_READY,
     MODEL_RESTARTING,
     Arena,
-    ArenaView,
-    RowFailure,
     SlabHeader,
-    TensorLayout,
-    TensorShape,
 )
-from server._fast.quarantine cimport quarantine_has, row_digest
 from server._fast.slab_ring cimport (
-    FAILURE_DEADLINE,
-    FAILURE_MODEL,
-    FAILURE_UNAVAILABLE,
-    ROW_FAILED,
+    ALONE_ATTEMPTS,
     SLAB_DONE,
     SLAB_RUNNING,
     SLAB_SEALED,
-    Claim,
     ring_cancel,
-    ring_claim,
     ring_finished,
     ring_publish,
     ring_recycle,
     ring_release,
-    row_at,
-    row_code,
-    row_index,
-    row_state,
     slab_state,
 )
 from server._fast.stats cimport (
@@ -80,14 +64,6 @@ from server._fast.wakeup cimport lane_wake
 
 #: A century: longer is no deadline, and would not fit in nanoseconds.
 cdef int64_t MAX_TIMEOUT_US = 3155760000000000
-
-#: fill_*: the data itself cannot be read; the text does not name the input yet.
-cdef int FILL_UNREADABLE = -2
-
-
-cdef inline char* row_data(ArenaView* v, const TensorLayout* tensor, const Claim* claim) noexcept nogil:
-    return v.data + claim.slab * v.data_stride + tensor.slab_offset + claim.first_row * tensor.row_bytes
-
 
 cdef class Responder:
     cdef int deliver(self, InferCall call) except -1:
@@ -160,7 +136,8 @@ cdef class LaneClient:
         self.first_pending = <Part**>calloc(self.v.slab_count, sizeof(Part*))
         self.last_pending = <Part**>calloc(self.v.slab_count, sizeof(Part*))
         self.replies = <ReplyTensor*>calloc(self.model.n_outputs + 1, sizeof(ReplyTensor))
-        if self.first_pending == NULL or self.last_pending == NULL or self.replies == NULL:
+        self.row_dims = <int64_t*>calloc((self.model.n_inputs + 1) * MAX_RANK, sizeof(int64_t))
+        if self.first_pending == NULL or self.last_pending == NULL or self.replies == NULL or self.row_dims == NULL:
             raise MemoryError()
         if infer_request_alloc(&self.request, self.model) < 0:
             raise MemoryError()
@@ -169,7 +146,8 @@ cdef class LaneClient:
         free(self.first_pending)
         free(self.last_pending)
         free(self.replies)
-        free(self.segments)
+        free(self.segments.segments)
+        free(self.row_dims)
         infer_request_free(&self.request)
 
     cdef bint is_accepting(self) noexcept:
@@ -189,6 +167,7 @@ cdef class LaneClient:
         """
         cdef uint32_t i
         cdef uint64_t deadline_ns = 0
+        cdef PartList part_list
         cdef Part* part
         cdef int code
         call.lane = self
@@ -199,9 +178,12 @@ cdef class LaneClient:
                               self.model.name.p)
         call.keep_request(&self.request)
         with nogil:
-            code = self.claim_parts(call, now, err)
+            part_list.one = &call.one_part
+            code = infer_claim(self.v, self.model, &self.request, self.owner, now, self.row_dims, &part_list, err)
+            call.parts = part_list.parts
+            call.part_count = part_list.part_count
             if code == 0:
-                code = self.fill(call, err)
+                code = infer_fill(self.v, self.model, &self.request, call.parts, call.part_count, err)
         if code < 0:
             self.abandon(call)
             if err.code == INFER_UNAVAILABLE:
@@ -234,120 +216,24 @@ cdef class LaneClient:
             self.turn.lane_due(self)
         return 0
 
-    cdef int claim_parts(self, InferCall call, uint64_t now, InferError* err) noexcept nogil:
-        cdef uint64_t rows = self.request.rows, capacity = self.v.row_capacity
-        cdef uint32_t part_count, take
-        if self.v.mode != MODE_ROWS:
-            rows = 1
-        call.part_count = 0
-        if rows > capacity * self.v.slab_count:
-            return infer_fail(
-                err, INFER_INVALID_ARGUMENT,
-                "inference request batch-size must be <= %llu for '%.*s': it has %llu rows, send fewer at a time",
-                <unsigned long long>(capacity * self.v.slab_count), <int>self.model.name.n, self.model.name.p,
-                <unsigned long long>rows)
-        part_count = <uint32_t>((rows + capacity - 1) // capacity)
-        call.parts = &call.one_part
-        if part_count > 1:
-            call.parts = <Part*>malloc(part_count * sizeof(Part))
-            if call.parts == NULL:
-                call.parts = &call.one_part
-                return infer_fail(err, INFER_UNAVAILABLE, "out of memory for a request of %u parts", part_count)
-        while rows > 0:
-            take = <uint32_t>(rows if rows < capacity else capacity)
-            if ring_claim(self.v, self.owner, take, 0, now, &call.parts[call.part_count].claim) < 0:
-                return infer_fail(
-                    err, INFER_UNAVAILABLE,
-                    "Exceeds maximum queue size: the queue of model '%.*s' is full, try again later",
-                    <int>self.model.name.n, self.model.name.p)
-            call.part_count += 1
-            rows -= take
-        return 0
-
-    cdef int fill(self, InferCall call, InferError* err) noexcept nogil:
-        """Writes every input of self.request into the claimed rows."""
-        cdef int i, code
-        cdef InputFiller filler
-        cdef uint64_t offset = 0
-        for i in range(self.model.n_inputs):
-            filler_begin(&filler, &self.request.inputs[i])
-            if self.v.mode == MODE_ROWS:
-                code = self.fill_rows(call, i, &filler, err)
-            else:
-                code = self.fill_single(call, i, &filler, &offset, err)
-            if code == FILL_UNREADABLE or (code == 0 and filler_end(&filler, err) < 0):
-                infer_error_name_input(err, self.model.inputs[i].name)
-                return -1
-            if code < 0:
-                return -1
-        if relaxed_load_half(&self.v.lane.quarantined):
-            return self.check_quarantine(call, err)
-        return 0
-
-    cdef int fill_rows(self, InferCall call, int i, InputFiller* filler, InferError* err) noexcept nogil:
-        """Rows mode: input i into the rows of every part."""
-        cdef TensorLayout* tensor = &self.v.tensors[i]
-        cdef Claim* claim
-        cdef int64_t elements
-        cdef char* data
-        cdef uint32_t p
-        for p in range(call.part_count):
-            claim = &call.parts[p].claim
-            elements = claim.row_count * self.model.inputs[i].row_elements
-            data = row_data(self.v, tensor, claim)
-            if filler_next(filler, elements, claim.row_count * tensor.row_bytes, data, err) < 0:
-                return FILL_UNREADABLE
-        return 0
-
-    cdef int fill_single(self, InferCall call, int i, InputFiller* filler, uint64_t* offset,
-                         InferError* err) noexcept nogil:
-        """Single mode: input i behind the inputs before it, with its shape."""
-        cdef const InputRef* source = filler.source
-        cdef Claim* claim = &call.parts[0].claim
-        cdef TensorShape* shape = &self.v.shapes[<uint64_t>claim.slab * self.v.tensor_count + i]
-        cdef uint64_t n = source.byte_count
-        cdef char* data
-        cdef int axis
-        if n > self.v.header.input_bytes or offset[0] > self.v.header.input_bytes - n:
-            return infer_fail(
-                err, INFER_RESOURCE_EXHAUSTED,
-                "the inputs take more than the %llu bytes that a request to model '%.*s' may have",
-                <unsigned long long>self.v.header.input_bytes, <int>self.model.name.n, self.model.name.p)
-        shape.offset = offset[0]
-        shape.bytes = n
-        shape.rank = source.rank
-        for axis in range(source.rank):
-            shape.dims[axis] = source.dims[axis]
-        data = self.v.data + claim.slab * self.v.data_stride + offset[0]
-        if filler_next(filler, source.element_count, n, data, err) < 0:
-            return FILL_UNREADABLE
-        offset[0] = (offset[0] + n + 63) // 64 * 64
-        return 0
-
-    cdef int check_quarantine(self, InferCall call, InferError* err) noexcept nogil:
-        cdef uint32_t p, row
-        cdef uint64_t now = now_ns()
-        cdef Claim* claim
-        for p in range(call.part_count):
-            claim = &call.parts[p].claim
-            for row in range(claim.first_row, claim.first_row + claim.row_count):
-                if quarantine_has(self.v, row_digest(self.v, claim.slab, row), now):
-                    return infer_fail(err, INFER_INTERNAL,
-                                      "this input ended the executor process twice; it is refused for ten minutes")
-        return 0
-
     cdef void abandon(self, InferCall call) noexcept:
         """Gives back the rows of a call that was refused while it was claimed or filled."""
         cdef uint32_t i
         for i in range(call.part_count):
             ring_cancel(self.v, self.owner, &call.parts[i].claim)
-        if call.part_count and not self.wake_due:
+        if call.part_count:
             # The executor frees a slab of cancelled rows when it passes; nobody else may come along to wake it.
-            self.wake_due = True
-            try:
-                self.turn.lane_due(self)
-            except BaseException:
-                lane_wake(self.v.lane, self.instance_bells)
+            self.wake_later()
+
+    cdef void wake_later(self) noexcept:
+        """Has the executor woken at the end of the loop turn."""
+        if self.wake_due:
+            return
+        self.wake_due = True
+        try:
+            self.turn.lane_due(self)
+        except BaseException:
+            lane_wake(self.v.lane, self.instance_bells)
 
     cdef int wake(self) noexcept:
         """End of the loop turn: one wake-up for all that was published in it; whether it took a system call."""
@@ -368,12 +254,12 @@ cdef class LaneClient:
             if self.first_pending[slab] == NULL:
                 continue
             word = word_load(&self.v.slabs[slab].word)
-            # Rows of a slab that killed two executors are run and answered one by one; those of a slab in which a row
-            # took too long to fill, in several passes.
+            # Rows of a slab that an executor died with are run and answered one by one; those of a slab in which a row
+            # took too long to fill, or whose outputs found no room, in several passes.
             if slab_state(word) == SLAB_DONE or (
                 (slab_state(word) == SLAB_RUNNING or slab_state(word) == SLAB_SEALED)
                 and (
-                    relaxed_load_half(&self.v.slabs[slab].attempts) >= 2
+                    relaxed_load_half(&self.v.slabs[slab].attempts) >= ALONE_ATTEMPTS
                     or relaxed_load_half(&self.v.slabs[slab].passes) > 0
                 )
             ):
@@ -417,33 +303,24 @@ cdef class LaneClient:
 
     cdef int note_failure(self, InferCall call, Part* part, uint64_t failed_word) except -1:
         """Keeps the first failure's text: the row is freed before the reply may be written."""
-        cdef uint32_t code = row_code(failed_word)
-        cdef RowFailure* failure
-        cdef uint32_t row
-        cdef uint64_t word
         if call.error != NULL:
             return 0
         call.error = <InferError*>calloc(1, sizeof(InferError))
         if call.error == NULL:
             raise MemoryError()
-        if code == FAILURE_DEADLINE:
-            infer_fail(call.error, INFER_DEADLINE, "Request timeout expired: it waited past its deadline")
+        infer_failure(self.v, self.model, part, failed_word, call.error)
+        return 0
+
+    cdef int check_outputs(self, InferCall call) except -1:
+        """Shaped mode: a call whose rows' outputs cannot be joined fails."""
+        cdef InferError why
+        why.code = 0
+        if infer_outputs_check(self.v, self.model, &call.request, call.parts, call.part_count, &why) == 0:
             return 0
-        if code == FAILURE_UNAVAILABLE:
-            infer_fail(call.error, INFER_UNAVAILABLE,
-                       "model '%.*s' became unavailable while the request waited: it could not be loaded again",
-                       <int>self.model.name.n, self.model.name.p)
-            return 0
-        for row in range(part.claim.first_row, part.claim.first_row + part.claim.row_count):
-            failure = &self.v.failures[row_index(self.v, part.claim.slab, row)]
-            word = word_load(row_at(self.v, part.claim.slab, row))
-            # A text outlives its row when nobody fetched it: only a row that failed has one of this call.
-            if failure.code == code and row_state(word) == ROW_FAILED:
-                infer_fail(call.error, INFER_INVALID_ARGUMENT if code == FAILURE_MODEL else INFER_INTERNAL, "%.*s",
-                           <int>min(failure.bytes, <uint32_t>FAILURE_TEXT_BYTES), failure.text)
-                failure.code = 0
-                return 0
-        infer_fail(call.error, INFER_INTERNAL, "the model failed without a reason")
+        call.error = <InferError*>calloc(1, sizeof(InferError))
+        if call.error == NULL:
+            raise MemoryError()
+        call.error[0] = why
         return 0
 
     cdef int finish(self, InferCall call, uint64_t now) except -1:
@@ -453,6 +330,8 @@ cdef class LaneClient:
         cdef int reason
         call.in_flight = False
         relaxed_store(&self.stats.inflight_count, relaxed_load(&self.stats.inflight_count) - 1)
+        if self.v.mode == MODE_SHAPED and call.error == NULL:
+            self.check_outputs(call)
         if call.error == NULL:
             relaxed_add(&self.stats.success_count, 1)
             relaxed_add(&self.stats.row_count, call.request.rows)
@@ -477,6 +356,8 @@ cdef class LaneClient:
             relaxed_add(&self.stats.reply_ns, now - run_end)
         for i in range(call.part_count):
             ring_release(self.v, self.owner, &call.parts[i].claim)
+            if self.v.mode == MODE_SHAPED and relaxed_load_half(&self.v.slabs[call.parts[i].claim.slab].crowded):
+                self.wake_later()
             if call.part_count > 1:
                 ring_recycle(self.v, call.parts[i].claim.slab)
         call.responder = None
@@ -484,50 +365,8 @@ cdef class LaneClient:
 
     cdef int reply_tensors(self, InferCall call) noexcept nogil:
         """Fills self.replies with the outputs that the call asked for, as they lie in the slabs: 0, or -1 no memory."""
-        cdef uint32_t need = call.request.n_outputs * call.part_count
-        cdef Segment* segments
-        cdef int o, axis, index
-        cdef uint32_t p
-        cdef ReplyTensor* reply
-        cdef TensorLayout* tensor
-        cdef TensorShape* shape
-        cdef Claim* claim
-        if need > self.segment_capacity:
-            segments = <Segment*>realloc(self.segments, need * sizeof(Segment))
-            if segments == NULL:
-                return -1
-            self.segments = segments
-            self.segment_capacity = need
-        segments = self.segments
-        for o in range(call.request.n_outputs):
-            reply = &self.replies[o]
-            index = call.request.outputs[o].spec_index
-            reply.spec_index = index
-            reply.dtype = self.model.outputs[index].dtype
-            reply.binary = call.request.outputs[o].binary
-            reply.segments = segments
-            reply.n_segments = call.part_count
-            tensor = &self.v.tensors[self.v.header.input_count + index]
-            if self.v.mode == MODE_ROWS:
-                reply.rank = tensor.rank
-                reply.dims[0] = call.request.rows
-                for axis in range(1, <int>tensor.rank):
-                    reply.dims[axis] = tensor.dims[axis]
-                for p in range(call.part_count):
-                    claim = &call.parts[p].claim
-                    segments.p = row_data(self.v, tensor, claim)
-                    segments.n = claim.row_count * tensor.row_bytes
-                    segments += 1
-            else:
-                claim = &call.parts[0].claim
-                shape = &self.v.shapes[<uint64_t>claim.slab * self.v.tensor_count + self.v.header.input_count + index]
-                reply.rank = shape.rank
-                for axis in range(<int>shape.rank):
-                    reply.dims[axis] = shape.dims[axis]
-                segments.p = self.v.data + claim.slab * self.v.data_stride + shape.offset
-                segments.n = shape.bytes
-                segments += 1
-        return 0
+        return infer_outputs(self.v, self.model, &call.request, call.parts, call.part_count, self.replies,
+                             &self.segments)
 
     cdef void cancel(self, InferCall call) noexcept:
         """The client has gone: rows that have not begun to run never will, and nobody is told."""
@@ -543,12 +382,7 @@ cdef class LaneClient:
                 Py_DECREF(call)
             ring_cancel(self.v, self.owner, &call.parts[i].claim)
         call.responder = None
-        if not self.wake_due:
-            self.wake_due = True
-            try:
-                self.turn.lane_due(self)
-            except BaseException:
-                lane_wake(self.v.lane, self.instance_bells)
+        self.wake_later()
 
     cdef bint unlink(self, Part* part) noexcept:
         """Takes a part out of its slab's list; False if it is not there any more (a finished part of a longer call)."""

@@ -9,12 +9,20 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.time cimport timespec
 
-from server._fast.atomics cimport relaxed_store, shared_add, word_load
+from server._fast.atomics cimport (
+    relaxed_load,
+    relaxed_load_half,
+    relaxed_store,
+    relaxed_store_half,
+    shared_add,
+    word_load,
+)
 from server._fast.clock cimport now_ns
-from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, Control, RowFailure
+from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, MODE_SHAPED, Arena, Control, RowFailure, RowMeta
 from server._fast.quarantine cimport quarantine_add, row_digest
 from server._fast.slab_ring cimport (
     FAILURE_POISON,
+    POISON_ATTEMPTS,
     RING_EMPTY,
     RING_UNPUBLISHED,
     RING_WAIT,
@@ -22,11 +30,13 @@ from server._fast.slab_ring cimport (
     ring_complete,
     ring_due,
     ring_finish_row,
+    ring_put_back,
     ring_seal,
     ring_take,
     ring_take_alone,
     row_at,
     row_attempts,
+    row_index,
     row_owner,
     row_state,
 )
@@ -73,7 +83,7 @@ cdef class LaneExecutor:
         """Waits for a batch: (slab, rows, live rows, attempts), or None when the lane shuts down.
 
         live < rows: some rows were cancelled, expired or belong to the dead; live_rows() says which to run. attempts
-        >= 2: two executors died with this slab, run its rows one by one through take_alone().
+        >= 1: an executor died with this slab, run its rows one by one through take_alone().
         """
         cdef int code
         with nogil:
@@ -95,6 +105,10 @@ cdef class LaneExecutor:
                     sched_yield()
                 else:
                     self.sleep_unpublished()
+            if self.v.mode == MODE_SHAPED and relaxed_load_half(&self.v.slabs[self.batch.slab].crowded):
+                # It is due again since everything that lay there has been read.
+                relaxed_store(&self.v.slabs[self.batch.slab].output_used, 0)
+                relaxed_store_half(&self.v.slabs[self.batch.slab].crowded, 0)
             return 0
         return -1
 
@@ -145,13 +159,63 @@ cdef class LaneExecutor:
                 rows.append(row)
         return rows
 
+    def requests(self):
+        """(first row, rows) of each claim of the present batch that runs as a whole, ascending.
+
+        Running rows of a claim of which others do not run (its worker was stopped half-way) wait for a later pass.
+        """
+        cdef uint32_t row = 0, last, end
+        found = []
+        while row < self.batch.row_count:
+            if row_state(word_load(row_at(self.v, self.batch.slab, row))) != ROW_RUNNING:
+                row += 1
+                continue
+            first, count = self.request_of(row)
+            end = first + count
+            last = row
+            while last < end and row_state(word_load(row_at(self.v, self.batch.slab, last))) == ROW_RUNNING:
+                last += 1
+            if first == row and last == end:
+                found.append((first, count))
+            else:
+                for row in range(row, last):
+                    ring_put_back(self.v, self.batch.slab, row)
+            row = last
+        return found
+
+    def request_of(self, uint32_t row):
+        """(first row, rows) of the claim that a published row belongs to."""
+        cdef RowMeta* meta = &self.v.meta[row_index(self.v, self.batch.slab, row)]
+        return relaxed_load_half(&meta.claim_first), relaxed_load_half(&meta.claim_rows)
+
+    def put_back(self, uint32_t first_row, uint32_t row_count):
+        """Running rows wait for a pass after workers have read the outputs that lie in the slab."""
+        cdef uint32_t row
+        relaxed_store_half(&self.v.slabs[self.batch.slab].crowded, 1)
+        for row in range(first_row, first_row + row_count):
+            ring_put_back(self.v, self.batch.slab, row)
+
+    @property
+    def output_room(self):
+        """Shaped mode: bytes that are left for outputs in the present batch's slab."""
+        return self.v.header.output_bytes - relaxed_load(&self.v.slabs[self.batch.slab].output_used)
+
+    def reserve(self, uint64_t size):
+        """Takes so much of the room for outputs: the offset in the slab's data. At most output_room."""
+        cdef uint64_t used = relaxed_load(&self.v.slabs[self.batch.slab].output_used)
+        size = (size + 63) // 64 * 64
+        if size > self.v.header.output_bytes - used:
+            raise ValueError(f"{size} bytes of outputs: {self.v.header.output_bytes - used} are left")
+        relaxed_store(&self.v.slabs[self.batch.slab].output_used, used + size)
+        return self.v.header.input_bytes + used
+
     def take_alone(self, uint32_t row):
         """Takes one row to be run alone: True run it; False it is gone, or it killed two executors alone and fails
         now.
         """
         cdef int code
         cdef uint64_t now = now_ns()
-        if row_attempts(word_load(row_at(self.v, self.batch.slab, row))) >= 2:
+        if row_attempts(word_load(row_at(self.v, self.batch.slab, row))) >= POISON_ATTEMPTS:
             # Before the row fails: its worker may look at any moment.
             self.set_failure(row, FAILURE_POISON, POISON_TEXT)
         code = ring_take_alone(self.v, &self.batch, row)
@@ -193,8 +257,12 @@ cdef class LaneExecutor:
         relaxed_store(&self.v.slabs[self.batch.slab].run_start_ns, now)
         return now
 
+    def ran(self, uint64_t run_start_ns, uint32_t row_count):
+        """Counts one run of several for the present batch, which is then completed with ran_rows 0."""
+        stats_batch(&self.v.stats[self.v.header.owner_count], row_count, now_ns() - run_start_ns)
+
     def complete(self, uint64_t run_start_ns, uint32_t ran_rows):
-        """Ends the present batch: its running rows are done, their workers awake. ran_rows 0: nothing was run."""
+        """Ends the present batch: its running rows are done, their workers awake. ran_rows 0: nothing to count."""
         cdef uint64_t owners, now
         cdef int owner = 0
         with nogil:

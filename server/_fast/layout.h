@@ -3,7 +3,7 @@
  * An arena is one model version's segment:
  *
  *   ArenaHeader | Lane | TensorLayout[inputs + outputs] | SlabHeader[slabs] | row words | RowMeta | RowFailure
- *               | TensorShape[slabs][inputs + outputs] | StatsBlock[owners + 1] | quarantine | slab data
+ *               | TensorShape[slabs][shape_stride] | StatsBlock[owners + 1] | quarantine | slab data
  *
  * A control segment is one server's: ControlHeader | WorkerPage[workers].
  *
@@ -18,7 +18,7 @@
 
 #define ARENA_MAGIC 0x454341524441454Bull
 #define CONTROL_MAGIC 0x4C4F52544E4F434Bull
-#define LAYOUT_VERSION 1u
+#define LAYOUT_VERSION 2u
 
 #define MAX_RANK 8
 #define MAX_OWNERS 62      /* worker ids 0..61 */
@@ -37,7 +37,7 @@
 #define BATCH_BUCKETS (BATCH_EXACT + 8)
 #define FAILURE_REASONS 6
 
-enum { MODE_ROWS = 0, MODE_SINGLE = 1 };
+enum { MODE_ROWS = 0, MODE_SINGLE = 1, MODE_SHAPED = 2 };
 
 typedef struct {
     uint64_t magic;
@@ -51,7 +51,7 @@ typedef struct {
     uint32_t output_count;
     uint32_t owner_count;
     uint32_t instance_count;
-    uint32_t pad0;
+    uint32_t shape_stride; /* TensorShapes of a slab: inputs, then outputs; MODE_SHAPED: outputs of each row */
     uint64_t lane_offset;
     uint64_t tensors_offset;
     uint64_t slabs_offset;
@@ -63,8 +63,8 @@ typedef struct {
     uint64_t quarantine_offset;
     uint64_t data_offset;
     uint64_t data_stride;
-    uint64_t input_bytes;  /* MODE_SINGLE: what the inputs of one request may take together */
-    uint64_t output_bytes; /* MODE_SINGLE: the same for its outputs, behind the inputs */
+    uint64_t input_bytes;  /* MODE_SINGLE, MODE_SHAPED: what the inputs in a slab may take together */
+    uint64_t output_bytes; /* MODE_SINGLE, MODE_SHAPED: the same for the outputs, behind the inputs */
     uint8_t pad1[256 - 160];
 } ArenaHeader;
 
@@ -87,7 +87,7 @@ typedef struct {
     uint64_t ready_ns;
     uint64_t max_queue_delay_ns; /* plan, written once before the first claim */
     uint32_t preferred_rows;
-    uint32_t pad2;
+    uint32_t apart; /* executor, MODE_SHAPED: outputs do not follow the batch axis, requests run one at a time */
     uint8_t pad3[8];
     char reason[REASON_TEXT_BYTES];
     uint8_t pad4[16];
@@ -99,7 +99,8 @@ typedef struct {
     uint32_t dtype;
     uint32_t rank;
     int64_t dims[MAX_RANK]; /* as declared, -1 = free */
-    uint8_t pad[40];
+    uint32_t item_bytes;
+    uint8_t pad[36];
 } TensorLayout;
 
 typedef struct {
@@ -110,17 +111,22 @@ typedef struct {
     uint64_t run_end_ns;
     uint32_t run_rows;
     uint32_t attempts; /* executors that died with it; written by the supervisor */
-    uint32_t passes;   /* runs that ended with rows still being filled */
-    uint8_t pad1[36];
+    uint32_t passes;   /* runs that ended with rows left for a later one */
+    uint32_t crowded;  /* MODE_SHAPED: rows wait for the room that outputs take which workers have not read yet */
+    uint64_t output_used; /* MODE_SHAPED: bytes of the room for outputs that are taken */
+    uint8_t pad1[24];
     /* whoever opened it */
-    uint64_t signature;
+    uint64_t signature; /* MODE_SHAPED: hash of the row shapes of all inputs, which stand in its TensorShapes */
     uint64_t opened_ns;
-    uint8_t pad2[48];
+    uint32_t capacity; /* rows of this shape that it holds */
+    uint8_t pad2[44];
 } SlabHeader;
 
 typedef struct {
     uint64_t published_ns;
     uint64_t deadline_ns; /* 0: none */
+    uint32_t claim_first; /* the rows that were claimed together with this one */
+    uint32_t claim_rows;
 } RowMeta;
 
 typedef struct {
@@ -129,11 +135,13 @@ typedef struct {
     char text[FAILURE_TEXT_BYTES];
 } RowFailure;
 
+/* MODE_SINGLE: a tensor of the request. MODE_SHAPED: an input, dims[0] being the slab's capacity, or one row's output;
+ * bytes are those of one row. */
 typedef struct {
     uint64_t offset; /* from the start of the slab's data */
     uint64_t bytes;
     uint32_t rank;
-    uint32_t pad;
+    uint32_t whole; /* MODE_SHAPED: this is the whole output of the request that begins with this row, dims[0] included */
     int64_t dims[MAX_RANK];
 } TensorShape;
 
@@ -206,7 +214,7 @@ LAYOUT_ASSERT(lane, sizeof(Lane) == 448 && offsetof(Lane, sleepers) == 64 && off
 LAYOUT_ASSERT(tensor_layout, sizeof(TensorLayout) == 128);
 LAYOUT_ASSERT(slab_header, sizeof(SlabHeader) == 192 && offsetof(SlabHeader, run_start_ns) == 64);
 LAYOUT_ASSERT(slab_opener, offsetof(SlabHeader, signature) == 128);
-LAYOUT_ASSERT(row_meta, sizeof(RowMeta) == 16);
+LAYOUT_ASSERT(row_meta, sizeof(RowMeta) == 24);
 LAYOUT_ASSERT(row_failure, sizeof(RowFailure) == 256);
 LAYOUT_ASSERT(tensor_shape, sizeof(TensorShape) == 88);
 LAYOUT_ASSERT(histogram, sizeof(Histogram) % 64 == 0);

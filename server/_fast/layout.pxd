@@ -23,6 +23,7 @@ cdef extern from "layout.h" nogil:
         FAILURE_REASONS
         MODE_ROWS
         MODE_SINGLE
+        MODE_SHAPED
 
     ctypedef struct ArenaHeader:
         uint64_t magic
@@ -36,6 +37,7 @@ cdef extern from "layout.h" nogil:
         uint32_t output_count
         uint32_t owner_count
         uint32_t instance_count
+        uint32_t shape_stride
         uint64_t lane_offset
         uint64_t tensors_offset
         uint64_t slabs_offset
@@ -64,6 +66,7 @@ cdef extern from "layout.h" nogil:
         uint64_t ready_ns
         uint64_t max_queue_delay_ns
         uint32_t preferred_rows
+        uint32_t apart
         char* reason
 
     ctypedef struct TensorLayout:
@@ -72,6 +75,7 @@ cdef extern from "layout.h" nogil:
         uint32_t dtype
         uint32_t rank
         int64_t* dims
+        uint32_t item_bytes
 
     ctypedef struct SlabHeader:
         uint64_t word
@@ -80,12 +84,17 @@ cdef extern from "layout.h" nogil:
         uint32_t run_rows
         uint32_t attempts
         uint32_t passes
+        uint32_t crowded
+        uint64_t output_used
         uint64_t signature
         uint64_t opened_ns
+        uint32_t capacity
 
     ctypedef struct RowMeta:
         uint64_t published_ns
         uint64_t deadline_ns
+        uint32_t claim_first
+        uint32_t claim_rows
 
     ctypedef struct RowFailure:
         uint32_t bytes
@@ -96,6 +105,7 @@ cdef extern from "layout.h" nogil:
         uint64_t offset
         uint64_t bytes
         uint32_t rank
+        uint32_t whole
         int64_t* dims
 
     ctypedef struct Histogram:
@@ -172,6 +182,16 @@ cdef struct ArenaView:
     uint32_t row_capacity
     uint32_t mode
     uint32_t tensor_count
+    uint32_t shape_stride
+
+
+cdef inline TensorShape* input_shape(ArenaView* v, uint32_t slab, uint32_t tensor) noexcept nogil:
+    return &v.shapes[<uint64_t>slab * v.shape_stride + tensor]
+
+#: Single mode: row 0.
+cdef inline TensorShape* output_shape(ArenaView* v, uint32_t slab, uint32_t row, uint32_t output) noexcept nogil:
+    cdef uint64_t inputs = v.header.input_count, outputs = v.header.output_count
+    return &v.shapes[<uint64_t>slab * v.shape_stride + inputs + row * outputs + output]
 
 
 cdef class Segment:

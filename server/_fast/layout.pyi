@@ -30,6 +30,10 @@ class Arena(Segment):
     slab_count: int
     row_capacity: int
     rows_mode: bool
+    #: rows of equal shape share a slab; neither this nor rows_mode: a slab is one request
+    shaped: bool
+    #: shaped mode, set by the executor: requests are run one at a time, since the outputs do not follow the batch axis
+    apart: bool
     instance_count: int
     owner_count: int
     #: 0 loading, 1 ready, 2 restarting, 3 failed
@@ -41,7 +45,7 @@ class Arena(Segment):
     ready_ns: int
     #: how often an instance found work by its time-out: 0 unless a wake-up was lost
     missed_wakeups: int
-    #: single mode: (offset, bytes) of the space for outputs in a slab's data
+    #: single and shaped mode: (offset, bytes) of the space for outputs in a slab's data
     output_room: tuple[int, int]
 
     @staticmethod
@@ -54,6 +58,7 @@ class Arena(Segment):
         slab_count: int,
         owner_count: int,
         instance_count: int,
+        shaped: bool = False,
         input_bytes: int = 0,
         output_bytes: int = 0,
         max_queue_delay_ns: int = 0,
@@ -62,7 +67,8 @@ class Arena(Segment):
         """Lays out a new arena; ValueError for counts outside the limits of layout.h.
 
         inputs, outputs: (dtype code, bytes per element, dims), -1 for a free dimension; in rows mode dims[0] is the
-        batch axis and the others are fixed. input_bytes, output_bytes: room for one request's tensors in single mode.
+        batch axis and the others are fixed. shaped, with rows_mode False: dims[0] is the batch axis, others may be
+        free. input_bytes, output_bytes: room for a slab's tensors in single and shaped mode.
         """
 
     def tensor(self, slab: int, tensor: int) -> tuple[int, int]:
@@ -78,10 +84,33 @@ class Arena(Segment):
         """Address of the slab's data in this process."""
 
     def shape(self, slab: int, tensor: int) -> tuple[int, int, tuple[int, ...]]:
-        """Single mode: (offset in the slab's data, bytes, dims) of a tensor of the request in this slab."""
+        """(offset in the slab's data, bytes, dims) of a tensor of the request in this slab.
+
+        Shaped mode: of an input; the bytes of one row, and dims[0] is how many rows the slab holds.
+        """
 
     def set_shape(self, slab: int, tensor: int, offset: int, size: int, dims: tuple[int, ...]) -> None:
         """Single mode: says where the tensor lies; by the owner of the slab's present state. ValueError if outside."""
+
+    def set_output(
+        self,
+        slab: int,
+        output: int,
+        first_row: int,
+        row_count: int,
+        offset: int,
+        row_bytes: int,
+        dims: tuple[int, ...],
+        whole: bool = False,
+    ) -> None:
+        """Shaped mode: where the outputs of neighbouring rows lie; by the owner of the slab's present state.
+
+        whole: one request's output that is not cut into rows; row_bytes are all of it and row_count is 1. ValueError
+        if outside.
+        """
+
+    def output(self, slab: int, row: int, output: int) -> tuple[int, int, tuple[int, ...], bool]:
+        """Shaped mode: (offset in the slab's data, bytes, dims, whole) of a row's output."""
 
     def set_state(self, state: int, reason: str = "") -> None:
         """By the executor while it lives, by the supervisor otherwise."""

@@ -116,17 +116,18 @@ cdef class Arena(Segment):
         v.row_capacity = h.row_capacity
         v.mode = h.mode
         v.tensor_count = h.input_count + h.output_count
+        v.shape_stride = h.shape_stride
         return 0
 
     @staticmethod
     def create(*, list inputs, list outputs, bint rows_mode, int row_capacity, int slab_count, int owner_count,
-               int instance_count, uint64_t input_bytes=0, uint64_t output_bytes=0, uint64_t max_queue_delay_ns=0,
-               uint32_t preferred_rows=0):
+               int instance_count, bint shaped=False, uint64_t input_bytes=0, uint64_t output_bytes=0,
+               uint64_t max_queue_delay_ns=0, uint32_t preferred_rows=0):
         """Lays out a new arena.
 
         inputs, outputs: (dtype code, bytes per element, dims) with -1 for a free dimension; in rows mode dims[0] is
-        the batch axis and all others are fixed. input_bytes, output_bytes: room for one request's tensors when
-        rows_mode is false.
+        the batch axis and all others are fixed. shaped, instead of rows_mode: dims[0] is the batch axis, others may be
+        free. input_bytes, output_bytes: room for a slab's tensors when rows_mode is false.
         """
         if not 1 <= slab_count <= MAX_SLABS:
             raise ValueError(f"slab_count {slab_count}: expected 1..{MAX_SLABS}")
@@ -141,7 +142,10 @@ cdef class Arena(Segment):
         h.magic = ARENA_MAGIC
         h.version = LAYOUT_VERSION
         h.header_bytes = sizeof(ArenaHeader)
-        h.mode = MODE_ROWS if rows_mode else MODE_SINGLE
+        h.mode = MODE_ROWS if rows_mode else (MODE_SHAPED if shaped else MODE_SINGLE)
+        h.shape_stride = tensor_count
+        if h.mode == MODE_SHAPED:
+            h.shape_stride = len(inputs) + row_capacity * len(outputs)
         h.slab_count = slab_count
         h.row_capacity = row_capacity
         h.input_count = len(inputs)
@@ -157,7 +161,7 @@ cdef class Arena(Segment):
         h.meta_offset = align(h.rows_offset + rows * 8, LINE)
         h.failures_offset = align(h.meta_offset + rows * sizeof(RowMeta), LINE)
         h.shapes_offset = align(h.failures_offset + rows * sizeof(RowFailure), LINE)
-        h.stats_offset = align(h.shapes_offset + slab_count * tensor_count * sizeof(TensorShape), LINE)
+        h.stats_offset = align(h.shapes_offset + <uint64_t>slab_count * h.shape_stride * sizeof(TensorShape), LINE)
         h.quarantine_offset = align(h.stats_offset + (owner_count + 1) * sizeof(StatsBlock), LINE)
         h.data_offset = align(h.quarantine_offset + QUARANTINE_ENTRIES * sizeof(QuarantineEntry), PAGE)
         cdef uint64_t offset = 0
@@ -171,7 +175,7 @@ cdef class Arena(Segment):
                 row_bytes = item_bytes
                 for dim in dims[1:]:
                     row_bytes *= <uint64_t>dim
-            layouts.append((offset, row_bytes, dtype, dims))
+            layouts.append((offset, row_bytes, dtype, item_bytes, dims))
             offset = align(offset + row_bytes * row_capacity, LINE)
         h.data_stride = align(offset if rows_mode else h.input_bytes + h.output_bytes, PAGE)
         h.total_bytes = h.data_offset + slab_count * max(h.data_stride, PAGE)
@@ -180,10 +184,11 @@ cdef class Arena(Segment):
         (<ArenaHeader*>raw.base)[0] = h
         cdef TensorLayout* t = <TensorLayout*>(raw.base + h.tensors_offset)
         cdef Lane* lane = <Lane*>(raw.base + h.lane_offset)
-        for index, (at, size, dtype, dims) in enumerate(layouts):
+        for index, (at, size, dtype, item_bytes, dims) in enumerate(layouts):
             t[<int>index].slab_offset = at
             t[<int>index].row_bytes = size
             t[<int>index].dtype = dtype
+            t[<int>index].item_bytes = item_bytes
             t[<int>index].rank = len(dims)
             for axis, dim in enumerate(dims):
                 t[<int>index].dims[<int>axis] = dim
@@ -202,6 +207,10 @@ cdef class Arena(Segment):
     @property
     def rows_mode(self):
         return self.view.mode == MODE_ROWS
+
+    @property
+    def shaped(self):
+        return self.view.mode == MODE_SHAPED
 
     @property
     def instance_count(self):
@@ -277,13 +286,16 @@ cdef class Arena(Segment):
         )
 
     def shape(self, int slab, int tensor):
-        """Single mode: (offset in the slab's data, bytes, dims) of a tensor of the request in this slab."""
-        cdef TensorShape* s = &self.view.shapes[slab * self.view.tensor_count + tensor]
+        """Where a tensor of the request in this slab lies: (offset in the slab's data, bytes, dims).
+
+        Shaped mode: inputs only, the bytes of one row, and dims[0] is the slab's capacity.
+        """
+        cdef TensorShape* s = &self.view.shapes[<uint64_t>slab * self.view.shape_stride + tensor]
         return s.offset, s.bytes, tuple([s.dims[axis] for axis in range(s.rank)])
 
     def set_shape(self, int slab, int tensor, uint64_t offset, uint64_t size, tuple dims):
         """Single mode: says where the tensor lies. The owner of the slab's present state calls."""
-        cdef TensorShape* s = &self.view.shapes[slab * self.view.tensor_count + tensor]
+        cdef TensorShape* s = &self.view.shapes[<uint64_t>slab * self.view.shape_stride + tensor]
         if offset + size > self.view.data_stride or len(dims) > MAX_RANK:
             raise ValueError(f"{size} bytes at {offset}, rank {len(dims)}: outside the slab, or over {MAX_RANK} axes")
         s.offset = offset
@@ -292,9 +304,48 @@ cdef class Arena(Segment):
         for axis, dim in enumerate(dims):
             s.dims[<int>axis] = dim
 
+    def set_output(self, int slab, int output, uint32_t first_row, uint32_t row_count, uint64_t offset,
+                   uint64_t row_bytes, tuple dims, bint whole=False):
+        """Shaped mode: says where the outputs of neighbouring rows lie. The owner of the slab's present state calls.
+
+        whole: they are one request's, which is not cut into rows: row_bytes are all of it, row_count is 1.
+        """
+        cdef TensorShape shape
+        cdef uint32_t row
+        if offset + row_bytes * row_count > self.view.data_stride or len(dims) > MAX_RANK or (
+            first_row + row_count > self.view.row_capacity
+        ):
+            raise ValueError(
+                f"rows [{first_row}, {first_row + row_count}) of {row_bytes} bytes at {offset}, rank {len(dims)}: "
+                f"outside the slab, or over {MAX_RANK} axes"
+            )
+        memset(&shape, 0, sizeof(shape))
+        shape.bytes = row_bytes
+        shape.rank = len(dims)
+        shape.whole = whole
+        for axis, dim in enumerate(dims):
+            shape.dims[<int>axis] = dim
+        for row in range(row_count):
+            shape.offset = offset + row * row_bytes
+            output_shape(&self.view, slab, first_row + row, output)[0] = shape
+
+    def output(self, int slab, int row, int output):
+        """Shaped mode: (offset in the slab's data, bytes, dims, whole) of a row's output."""
+        cdef TensorShape* s = output_shape(&self.view, slab, row, output)
+        return s.offset, s.bytes, tuple([s.dims[axis] for axis in range(s.rank)]), bool(s.whole)
+
+    @property
+    def apart(self):
+        """Shaped mode: whether requests are run one at a time, since the outputs do not follow the batch axis."""
+        return bool(half_load(&self.view.lane.apart))
+
+    @apart.setter
+    def apart(self, bint value):
+        half_store(&self.view.lane.apart, value)
+
     @property
     def output_room(self):
-        """Single mode: (offset, bytes) of the space for outputs in a slab's data."""
+        """Single and shaped mode: (offset, bytes) of the space for outputs in a slab's data."""
         return self.view.header.input_bytes, self.view.header.output_bytes
 
 

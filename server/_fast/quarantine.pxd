@@ -9,7 +9,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from server._fast.atomics cimport half_store, relaxed_load, relaxed_store, word_store
-from server._fast.layout cimport MODE_SINGLE, QUARANTINE_ENTRIES, ArenaView, TensorShape
+from server._fast.layout cimport MODE_ROWS, MODE_SHAPED, QUARANTINE_ENTRIES, ArenaView, TensorShape, input_shape
 
 
 cdef inline uint64_t mix_bytes(uint64_t seed, const char* p, uint64_t n) noexcept nogil:
@@ -32,16 +32,18 @@ cdef inline uint64_t mix_bytes(uint64_t seed, const char* p, uint64_t n) noexcep
 cdef inline uint64_t row_digest(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil:
     """A digest of the row's inputs; never 0. O(bytes)."""
     cdef uint64_t h = 0x243F6A8885A308D3
-    cdef uint32_t i
+    cdef uint32_t i, skipped
     cdef char* data = v.data + slab * v.data_stride
     cdef TensorShape* shape
     for i in range(v.header.input_count):
-        if v.mode == MODE_SINGLE:
-            shape = &v.shapes[<uint64_t>slab * v.tensor_count + i]
-            h = mix_bytes(h, <const char*>shape.dims, 8 * shape.rank)
-            h = mix_bytes(h, data + shape.offset, shape.bytes)
-        else:
+        if v.mode == MODE_ROWS:
             h = mix_bytes(h, data + v.tensors[i].slab_offset + row * v.tensors[i].row_bytes, v.tensors[i].row_bytes)
+            continue
+        shape = input_shape(v, slab, i)
+        # dims[0] of a shaped slab is its capacity, not the row's. In single mode the row is 0.
+        skipped = 1 if v.mode == MODE_SHAPED else 0
+        h = mix_bytes(h, <const char*>(shape.dims + skipped), 8 * (shape.rank - skipped))
+        h = mix_bytes(h, data + shape.offset + row * shape.bytes, shape.bytes)
     return h | 1
 
 

@@ -1,5 +1,6 @@
 """The slab ring of an arena for Python: the supervisor and tests."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 from server._fast.layout import Arena
@@ -22,8 +23,18 @@ class Ring:
 
     arena: Arena
     def __init__(self, arena: Arena) -> None: ...
-    def claim(self, owner: int, row_count: int = 1, signature: int = 0, now_ns: int = 0) -> Claim | None:
-        """Neighbouring rows of one slab, or None when the ring is full. ValueError for more rows than a slab has."""
+    def claim(
+        self,
+        owner: int,
+        row_count: int = 1,
+        shapes: Sequence[Sequence[int]] | None = None,
+        now_ns: int = 0,
+        signature: int | None = None,
+    ) -> Claim | None:
+        """Neighbouring rows of one slab, or None when the ring is full. ValueError for more rows than a slab has.
+
+        shapes: shaped mode, the dims of a row of every input; signature: instead of their hash, for tests.
+        """
 
     def has_room(self) -> bool: ...
     def publish(self, owner: int, claim: Claim, now_ns: int = 0, deadline_ns: int = 0) -> None:
@@ -49,6 +60,12 @@ class Ring:
 
     def take_alone(self, batch: Batch, row: int) -> int:
         """1 run this row alone, 0 it is gone, -1 it ended two executors alone and has failed."""
+
+    def put_back(self, slab: int, row: int) -> None:
+        """A running row is ready again, for a later pass."""
+
+    def crowd(self, slab: int) -> None:
+        """Shaped mode: the slab is not due again while it has finished rows that nobody read."""
 
     def finish_row(self, slab: int, row: int, code: int = 0) -> None: ...
     def complete(self, instance: int, batch: Batch) -> int:

@@ -3,10 +3,11 @@
 It adds nothing to slab_ring but objects: claims are tuples, batches dicts. Any thread; one call is one C function.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from server._fast.atomics cimport relaxed_load_half, word_load
-from server._fast.layout cimport Arena
+from server._fast.atomics cimport relaxed_load_half, relaxed_store_half, word_load
+from server._fast.layout cimport MAX_RANK, MODE_SHAPED, Arena
+from server._fast.row_shapes cimport RowShapes, shapes_measure
 from server._fast.slab_ring cimport (
     RING_TOO_LARGE,
     RING_UNPUBLISHED,
@@ -22,6 +23,7 @@ from server._fast.slab_ring cimport (
     ring_finished,
     ring_has_room,
     ring_publish,
+    ring_put_back,
     ring_reap_owner,
     ring_recover_executor,
     ring_recycle,
@@ -47,13 +49,33 @@ cdef class Ring:
     def __cinit__(self, Arena arena not None):
         self.arena = arena
 
-    def claim(self, uint32_t owner, uint32_t row_count=1, uint64_t signature=0, uint64_t now_ns=0):
+    def claim(self, uint32_t owner, uint32_t row_count=1, object shapes=None, uint64_t now_ns=0, object signature=None):
         cdef Claim claim
+        cdef RowShapes measured
+        cdef RowShapes* wanted = NULL
+        cdef int64_t dims[16 * MAX_RANK]
+        cdef uint32_t capacity = self.arena.view.row_capacity
         cdef int code
+        if (shapes is not None) != (self.arena.view.mode == MODE_SHAPED):
+            raise ValueError("row shapes go with an arena in shaped mode, and only with one")
+        if shapes is not None:
+            if len(shapes) != self.arena.view.header.input_count or len(shapes) > 16:
+                raise ValueError(f"row shapes of {len(shapes)} inputs: the arena has other inputs, or over 16")
+            for tensor, shape in enumerate(shapes):
+                if len(shape) + 1 != self.arena.view.tensors[<int>tensor].rank:
+                    raise ValueError(f"input {tensor}: {len(shape)} dimensions of a row are not the arena's")
+                for axis, dim in enumerate(shape):
+                    dims[<int>tensor * MAX_RANK + <int>axis + 1] = dim
+            if not shapes_measure(&self.arena.view, dims, &measured):
+                raise ValueError(f"rows of {shapes} do not fit into a slab")
+            if signature is not None:
+                measured.signature = signature
+            wanted = &measured
+            capacity = measured.capacity
         with nogil:
-            code = ring_claim(&self.arena.view, owner, row_count, signature, now_ns, &claim)
+            code = ring_claim(&self.arena.view, owner, row_count, wanted, now_ns, &claim)
         if code == RING_TOO_LARGE:
-            raise ValueError(f"{row_count} rows: a slab holds 1 to {self.arena.view.row_capacity}")
+            raise ValueError(f"{row_count} rows: a slab holds 1 to {capacity}")
         if code < 0:
             return None
         return claim.slab, claim.first_row, claim.row_count, claim.generation
@@ -97,6 +119,12 @@ cdef class Ring:
     def take_alone(self, dict batch, uint32_t row):
         cdef Batch b = batch
         return ring_take_alone(&self.arena.view, &b, row)
+
+    def put_back(self, uint32_t slab, uint32_t row):
+        ring_put_back(&self.arena.view, slab, row)
+
+    def crowd(self, uint32_t slab):
+        relaxed_store_half(&self.arena.view.slabs[slab].crowded, 1)
 
     def finish_row(self, uint32_t slab, uint32_t row, uint32_t code=0):
         ring_finish_row(&self.arena.view, slab, row, code)

@@ -9,6 +9,7 @@ two of them leaves a word that says what is left to do:
     slab   FREE -> OPENING -> OPEN -> SEALED -> RUNNING -> DONE -> FREE (next generation)
                                         +<--------+   its executor died, or rows were still being filled
     row    (old generation) -> FILLING -> READY -> RUNNING -> DONE | FAILED -> FREE
+                                  |          |<-------+         its executor died, or its output found no room
                                   |          |        +-> ORPHAN -> FREE        owner died while it ran
                                   |          +-> CANCELLED -> FREE              owner took it back
                                   +-> CANCELLED | ABANDONED -> FREE             refused while filling | owner died
@@ -21,6 +22,7 @@ stamp.
 from libc.stdint cimport uint32_t, uint64_t
 
 from server._fast.layout cimport ArenaView
+from server._fast.row_shapes cimport RowShapes
 
 
 cdef enum SlabState:
@@ -41,6 +43,14 @@ cdef enum RowState:
     ROW_CANCELLED = 6
     ROW_ABANDONED = 7
     ROW_ORPHAN = 8
+
+#: A slab that so many executors died with is run row by row.
+cdef enum:
+    ALONE_ATTEMPTS = 1
+
+#: A row that so many executors died with, running it alone, is poison.
+cdef enum:
+    POISON_ATTEMPTS = 2
 
 #: What a try can say instead of success.
 cdef enum RingCode:
@@ -125,7 +135,7 @@ cdef inline uint64_t row_index(ArenaView* v, uint32_t slab, uint32_t row) noexce
 
 
 # worker
-cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, uint64_t signature, uint64_t now_ns,
+cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes, uint64_t now_ns,
                     Claim* out) noexcept nogil
 cdef bint ring_has_room(ArenaView* v) noexcept nogil
 cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t now_ns,
@@ -142,6 +152,7 @@ cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* w
 cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out) noexcept nogil
 cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partial, Batch* batch) noexcept nogil
 cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcept nogil
+cdef void ring_put_back(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil
 cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t code) noexcept nogil
 cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch) noexcept nogil
 

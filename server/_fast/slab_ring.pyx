@@ -1,9 +1,10 @@
 """The lock-free batch queue: rows of slabs in shared memory, moved by compare-and-swap (states: slab_ring.pxd).
 
-It knows words, owners and generations; it does not know tensors, sockets, clocks or models. The arena's memory
-belongs to its Segment. Workers, executor instances and the supervisor call at the same time from different processes;
-the functions under "supervisor" only for an owner or an executor that is known to be dead. Nothing waits, nothing
-allocates: a full ring is a return code. A claim is O(rows) when the hinted slab has room, O(slabs) otherwise.
+It knows words, owners and generations; of tensors only whether their rows may share a slab (row_shapes.pxd); it does
+not know sockets, clocks or models. The arena's memory belongs to its Segment. Workers, executor instances and the
+supervisor call at the same time from different processes; the functions under "supervisor" only for an owner or an
+executor that is known to be dead. Nothing waits, nothing allocates: a full ring is a return code. A claim is O(rows)
+when the hinted slab has room, O(slabs) otherwise.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -19,7 +20,8 @@ from server._fast.atomics cimport (
     word_load,
     word_store,
 )
-from server._fast.layout cimport MODE_SINGLE, OWNER_NONE, ArenaView, SlabHeader
+from server._fast.layout cimport MODE_ROWS, MODE_SHAPED, OWNER_NONE, ArenaView, SlabHeader
+from server._fast.row_shapes cimport RowShapes, shapes_match, shapes_store
 
 
 cdef extern from "failpoint.h" nogil:
@@ -50,7 +52,7 @@ cdef enum Failpoint:
     FP_COUNT = 17
 
 cdef uint32_t GENERATION_MASK = (1 << 30) - 1
-#: A slab that was used past this size gives its pages back before it is used again (single mode).
+#: A slab that was used past this size gives its pages back before it is used again (single and shaped mode).
 cdef uint64_t KEEP_BYTES = 1 << 20
 
 
@@ -88,15 +90,16 @@ cdef void stamp(ArenaView* v, uint32_t slab, uint64_t word) noexcept nogil:
         row += 1
 
 
-cdef inline int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint64_t signature,
-                         Claim* out) noexcept nogil:
+cdef inline int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
+                         const RowShapes* shapes, Claim* out) noexcept nogil:
     cdef SlabHeader* header = &v.slabs[slab]
     cdef uint64_t word, joined
     while True:
         word = word_load(&header.word)
-        if slab_state(word) != SLAB_OPEN or slab_claimed(word) + row_count > v.row_capacity:
+        if slab_state(word) != SLAB_OPEN or slab_claimed(word) + row_count > capacity:
             return RING_FULL
-        if relaxed_load(&header.signature) != signature:
+        # Shapes that were read while the slab became another's are worth nothing: the word has moved, the swap fails.
+        if shapes != NULL and not shapes_match(v, slab, shapes):
             return RING_FULL
         stamp(v, slab, word)
         joined = slab_word(SLAB_OPEN, owner, row_count, slab_claimed(word) + row_count, word_generation(word))
@@ -111,8 +114,8 @@ cdef inline int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
     return 0
 
 
-cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint64_t signature,
-                         uint64_t now_ns, Claim* out) noexcept nogil:
+cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
+                         const RowShapes* shapes, uint64_t now_ns, Claim* out) noexcept nogil:
     cdef SlabHeader* header = &v.slabs[slab]
     cdef uint64_t word = word_load(&header.word)
     cdef uint64_t opening, opened
@@ -124,9 +127,11 @@ cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
     if not word_cas(&header.word, word, opening):
         return RING_FULL
     failpoint(FP_OPENING)
-    if v.mode == MODE_SINGLE:
+    if v.mode != MODE_ROWS:
         ring_forget(v, slab)
-    relaxed_store(&header.signature, signature)
+    if shapes != NULL:
+        shapes_store(v, slab, shapes)
+    relaxed_store_half(&header.capacity, capacity)
     relaxed_store(&header.opened_ns, now_ns)
     relaxed_store_half(&header.attempts, 0)
     relaxed_store_half(&header.passes, 0)
@@ -141,24 +146,25 @@ cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
     return 0
 
 
-cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, uint64_t signature, uint64_t now_ns,
+cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes, uint64_t now_ns,
                     Claim* out) noexcept nogil:
     """Claims `row_count` neighbouring rows: 0, RING_FULL or RING_TOO_LARGE. The rows are FILLING until published.
 
-    Free slabs are opened lowest first, so a lightly loaded lane keeps to few slabs and their pages stay warm.
+    shapes: what the rows look like in shaped mode, else NULL; only rows of equal shapes get into one slab. Free slabs
+    are opened lowest first, so a lightly loaded lane keeps to few slabs and their pages stay warm.
     """
-    cdef uint32_t slab
-    if row_count == 0 or row_count > v.row_capacity:
+    cdef uint32_t slab, capacity = v.row_capacity if shapes == NULL else shapes.capacity
+    if row_count == 0 or row_count > capacity:
         return RING_TOO_LARGE
     slab = relaxed_load_half(&v.lane.open_hint)
-    if try_join(v, slab, owner, row_count, signature, out) == 0:
+    if try_join(v, slab, owner, row_count, capacity, shapes, out) == 0:
         return 0
     for slab in range(v.slab_count):
-        if try_join(v, slab, owner, row_count, signature, out) == 0:
+        if try_join(v, slab, owner, row_count, capacity, shapes, out) == 0:
             relaxed_store_half(&v.lane.open_hint, slab)
             return 0
     for slab in range(v.slab_count):
-        if try_open(v, slab, owner, row_count, signature, now_ns, out) == 0:
+        if try_open(v, slab, owner, row_count, capacity, shapes, now_ns, out) == 0:
             relaxed_store_half(&v.lane.open_hint, slab)
             return 0
     return RING_FULL
@@ -166,13 +172,15 @@ cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, uint64_t s
 
 cdef bint ring_has_room(ArenaView* v) noexcept nogil:
     """Whether a claim of one row would probably succeed now. O(1) unless the lane is nearly full."""
-    cdef uint32_t slab
-    cdef uint64_t word = word_load(&v.slabs[relaxed_load_half(&v.lane.open_hint)].word)
-    if slab_state(word) == SLAB_OPEN and slab_claimed(word) < v.row_capacity:
+    cdef uint32_t slab = relaxed_load_half(&v.lane.open_hint), capacity = v.row_capacity
+    cdef uint64_t word = word_load(&v.slabs[slab].word)
+    if slab_state(word) == SLAB_OPEN and v.mode != MODE_SHAPED and slab_claimed(word) < capacity:
         return True
     for slab in range(v.slab_count):
         word = word_load(&v.slabs[slab].word)
-        if slab_state(word) == SLAB_FREE or (slab_state(word) == SLAB_OPEN and slab_claimed(word) < v.row_capacity):
+        if v.mode == MODE_SHAPED:
+            capacity = relaxed_load_half(&v.slabs[slab].capacity)
+        if slab_state(word) == SLAB_FREE or (slab_state(word) == SLAB_OPEN and slab_claimed(word) < capacity):
             return True
     return False
 
@@ -187,6 +195,8 @@ cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_
         at = row_index(v, claim.slab, row)
         relaxed_store(&v.meta[at].published_ns, now_ns)
         relaxed_store(&v.meta[at].deadline_ns, deadline_ns)
+        relaxed_store_half(&v.meta[at].claim_first, claim.first_row)
+        relaxed_store_half(&v.meta[at].claim_rows, claim.row_count)
         failpoint(FP_PUBLISHING)
         word_cas(&v.rows[at], filling, row_moved(filling, ROW_READY))
         row += 1
@@ -275,26 +285,33 @@ cdef bint ring_recycle(ArenaView* v, uint32_t slab) noexcept nogil:
 cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil:
     """Gives the pages of an unusually large request back; small ones stay warm. Only the opener may call: a slab that
     is about to be recycled belongs to nobody, so a late caller would wipe the next request."""
-    cdef uint32_t tensor
+    cdef uint32_t tensor, tensor_count = v.header.input_count if v.mode == MODE_SHAPED else v.tensor_count
     cdef uint64_t used = 0
-    for tensor in range(v.tensor_count):
-        used += v.shapes[<uint64_t>slab * v.tensor_count + tensor].bytes
+    for tensor in range(tensor_count):
+        used += v.shapes[<uint64_t>slab * v.shape_stride + tensor].bytes
+    if v.mode == MODE_SHAPED:
+        used = used * relaxed_load_half(&v.slabs[slab].run_rows) + relaxed_load(&v.slabs[slab].output_used)
     if used > KEEP_BYTES:
         madvise(v.data + slab * v.data_stride, v.data_stride, MADV_REMOVE)
 
 
 # ---- executor
 
-cdef bint is_only_filling(ArenaView* v, uint32_t slab, uint32_t row_count) noexcept nogil:
-    """Whether a slab that was left behind has rows being filled and none to run."""
+cdef bint is_held_up(ArenaView* v, uint32_t slab, uint32_t row_count) noexcept nogil:
+    """Whether a slab that was left behind has rows being filled and none to run, or rows that wait for the room of
+    outputs that workers have not read yet."""
     cdef uint32_t row, state
-    cdef bint is_filling = False
+    cdef bint is_filling = False, is_ready = False, is_crowded = relaxed_load_half(&v.slabs[slab].crowded) != 0
     for row in range(row_count):
         state = row_state(word_load(row_at(v, slab, row)))
         if state == ROW_READY:
-            return False
+            if not is_crowded:
+                return False
+            is_ready = True
+        elif state == ROW_DONE and is_crowded:
+            return True
         is_filling |= state == ROW_FILLING
-    return is_filling
+    return is_filling and not is_ready
 
 
 cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out,
@@ -302,7 +319,7 @@ cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* w
     """The oldest slab that is due: 0 and its word, RING_EMPTY, or RING_WAIT and the time when one will be.
 
     A slab is due at once (natural batching), or with a queue delay when it is that old or has the preferred rows. A
-    slab that was left behind, by a dead executor or with rows still being filled, is due as soon as it has a row to
+    slab that was left behind, by a dead executor or with rows that could not run yet, is due as soon as it has a row to
     run. The reference for this rule is server.batching.plan.decide.
     """
     cdef uint64_t word, due_ns, best_word = 0, delay_ns = v.lane.max_queue_delay_ns
@@ -314,10 +331,10 @@ cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* w
         word = word_load(&v.slabs[slab].word)
         state = slab_state(word)
         if state == SLAB_SEALED:
-            if slab_owner(word) != OWNER_NONE or is_only_filling(v, slab, slab_claimed(word)):
+            if slab_owner(word) != OWNER_NONE or is_held_up(v, slab, slab_claimed(word)):
                 continue
         elif state == SLAB_OPEN:
-            if delay_ns and slab_claimed(word) < full:
+            if delay_ns and slab_claimed(word) < min(full, relaxed_load_half(&v.slabs[slab].capacity)):
                 due_ns = relaxed_load(&v.slabs[slab].opened_ns) + delay_ns
                 if now_ns < due_ns:
                     if wait_until_ns[0] == 0 or due_ns < wait_until_ns[0]:
@@ -364,14 +381,14 @@ cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partia
 
     partial: do not wait for rows that are being filled by a worker that does not get on; they run in a later pass.
 
-    Rows past their deadline fail here, before they run. A slab that two executors died with is not taken as a whole:
+    Rows past their deadline fail here, before they run. A slab that an executor died with is not taken as a whole:
     live_count counts its rows, and ring_take_alone takes them one by one.
     """
     cdef uint32_t row, state
     cdef uint64_t word, deadline_ns
     cdef uint64_t* at
     cdef SlabHeader* header = &v.slabs[batch.slab]
-    cdef bint alone = batch.attempts >= 2
+    cdef bint alone = batch.attempts >= ALONE_ATTEMPTS
     for row in range(batch.row_count):
         if not partial and row_state(word_load(row_at(v, batch.slab, row))) == ROW_FILLING:
             return RING_UNPUBLISHED
@@ -404,19 +421,32 @@ cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partia
 
 
 cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcept nogil:
-    """Takes one row of a slab that killed two executors: 1 run it, 0 it is gone, -1 it was poison and has failed."""
+    """Takes one row of a slab that an executor died with: 1 run it, 0 it is gone, -1 it was poison and has failed."""
     cdef uint64_t* at = row_at(v, batch.slab, row)
     cdef uint64_t word
     while True:
         word = word_load(at)
         if row_state(word) != ROW_READY:
             return 0
-        if row_attempts(word) >= 2:
+        if row_attempts(word) >= POISON_ATTEMPTS:
             if word_cas(at, word, row_word(ROW_FAILED, row_owner(word), row_attempts(word), FAILURE_POISON,
                                            batch.generation)):
                 return -1
         elif word_cas(at, word, row_word(ROW_RUNNING, row_owner(word), row_attempts(word) + 1, 0, batch.generation)):
             return 1
+
+
+cdef void ring_put_back(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil:
+    """Makes a running row ready again, for a later pass, as if it had not been taken."""
+    cdef uint64_t* at = row_at(v, slab, row)
+    cdef uint64_t word = word_load(at)
+    cdef uint32_t attempts
+    while row_state(word) == ROW_RUNNING:
+        attempts = row_attempts(word)
+        if word_cas(at, word, row_word(ROW_READY, row_owner(word), attempts - (attempts > 0), 0,
+                                       word_generation(word))):
+            return
+        word = word_load(at)
 
 
 cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t code) noexcept nogil:
@@ -439,7 +469,8 @@ cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t co
 cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch) noexcept nogil:
     """Ends a running slab: rows still running are done, rows without an owner free. The owners to wake, as a bit set.
 
-    A slab with rows that could not be taken, since they were being filled, is left for a later pass.
+    A slab with rows that could not be taken, since they were being filled, or that were put back, is left for a later
+    pass.
     """
     cdef uint64_t owners = 0, ended
     cdef bint is_over = True

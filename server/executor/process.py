@@ -97,6 +97,7 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     from server.executor.backend import LoadError, ModelError
     from server.executor.onnx_backend import OnnxBackend
     from server.executor.runner import RowsRunner, SingleRunner, TensorSpec, warm_up
+    from server.executor.shaped_runner import NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, ShapedRunner, try_rows
 
     backend = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads)
     inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
@@ -114,7 +115,15 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
                     ) from error
                 # Zeros need not be a valid input; shapes were checked all the same if another size went through.
                 log.info("warm_up_refused", model=plan.name, rows=size, reason=str(error))
-    runner = RowsRunner if rows_mode else SingleRunner
+    if plan.arena.shaped:
+        try:
+            if not try_rows(backend, inputs, outputs):
+                plan.arena.apart = True
+                log.warning(NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, model=plan.name)
+        except ModelError as error:
+            # Zeros of one element need not be a valid input.
+            log.info("warm_up_refused", model=plan.name, rows=2, reason=str(error))
+    runner = RowsRunner if rows_mode else ShapedRunner if plan.arena.shaped else SingleRunner
     serve = []
     for instance, bell in enumerate(plan.instance_bells):
         lane = LaneExecutor(plan.arena, plan.control, instance, bell, list(plan.worker_bells))

@@ -9,11 +9,16 @@ from typing import NamedTuple
 
 from server._fast.lane_executor import LaneExecutor
 from server._fast.layout import Arena
-from server.executor.backend import Backend, ModelError, Run, TensorBuffer
+from server.executor.backend import Backend, ModelError, ProducedTensor, Run, TensorBuffer
 from server.models.repository import MAX_RANK
 from server.protocol.datatypes import BY_CODE
 
-_MODEL_FAILED = 5
+#: FailureCode of slab_ring.pxd.
+MODEL_FAILED = 5
+#: A slab that so many executors died with is run row by row (slab_ring.pxd).
+ALONE_ATTEMPTS = 1
+#: Bindings that a runner keeps, each some 4 KiB of this process: the oldest goes first. Making one costs 10 us.
+KEPT_BINDINGS = 1024
 
 
 class TensorSpec(NamedTuple):
@@ -51,7 +56,7 @@ class RowsRunner:
                 lane.complete(0, 0)
                 continue
             started_ns = lane.run_begins()
-            if attempts >= 2:
+            if attempts >= ALONE_ATTEMPTS:
                 self._run_alone(slab, row_count)
             elif live_count == row_count:
                 run = runs.get((slab, row_count)) or self._prepare(slab, row_count)
@@ -76,6 +81,8 @@ class RowsRunner:
 
     def _prepare(self, slab: int, row_count: int) -> Run:
         run = self._backend.prepare(*self._buffers(slab, row_count))
+        if len(self._runs) >= KEPT_BINDINGS:
+            del self._runs[next(iter(self._runs))]
         self._runs[slab, row_count] = run
         return run
 
@@ -91,14 +98,14 @@ class RowsRunner:
 
     def _bisect(self, slab: int, rows: list[int], error: ModelError) -> None:
         if len(rows) == 1:
-            self._lane.fail(rows[0], _MODEL_FAILED, str(error))
+            self._lane.fail(rows[0], MODEL_FAILED, str(error))
             return
         middle = len(rows) // 2
         self._run_rows(slab, rows[:middle])
         self._run_rows(slab, rows[middle:])
 
     def _run_alone(self, slab: int, row_count: int) -> None:
-        """Two executors died with this slab: one row at a time, each answered at once, so that only the guilty is
+        """An executor died with this slab: one row at a time, each answered at once, so that only the guilty is
         lost.
         """
         for row in range(row_count):
@@ -170,14 +177,14 @@ class SingleRunner:
         lane = self._lane
         while (batch := lane.next_batch()) is not None:
             slab, _, live_count, attempts = batch
-            if live_count == 0 or (attempts >= 2 and not lane.take_alone(0)):
+            if live_count == 0 or (attempts >= ALONE_ATTEMPTS and not lane.take_alone(0)):
                 lane.complete(0, 0)
                 continue
             started_ns = lane.run_begins()
             try:
                 self._run(slab)
             except ModelError as error:
-                lane.fail(0, _MODEL_FAILED, str(error))
+                lane.fail(0, MODEL_FAILED, str(error))
             lane.complete(started_ns, 1)
 
     def _run(self, slab: int) -> None:
@@ -194,13 +201,18 @@ class SingleRunner:
             if len(produced.dims) > MAX_RANK:
                 raise ModelError(f"output '{name}' has {len(produced.dims)} dimensions, at most {MAX_RANK} are served")
             if produced.size_bytes > end - offset:
-                raise ModelError(
-                    f"output '{name}' with shape {list(produced.dims)} has {produced.size_bytes} bytes, {end - offset} "
-                    f"of {room} are left for the outputs of a request: send a smaller input"
-                )
+                raise output_refused(name, produced, end - offset, room)
             ctypes.memmove(base + offset, produced.address, produced.size_bytes)
             arena.set_shape(slab, index, offset, produced.size_bytes, produced.dims)
             offset = (offset + produced.size_bytes + 63) // 64 * 64
+
+
+def output_refused(name: str, produced: ProducedTensor, left: int, room: int) -> ModelError:
+    """What a client is told whose outputs do not fit into the slab: `left` of `room` bytes were there."""
+    return ModelError(
+        f"output '{name}' with shape {list(produced.dims)} has {produced.size_bytes} bytes, {left} "
+        f"of {room} are left for the outputs of a request: send a smaller input"
+    )
 
 
 def warm_up(
@@ -213,11 +225,11 @@ def warm_up(
     for size in sizes:
         memory: list[ctypes.Array[ctypes.c_char]] = []
         backend.prepare(
-            [_zeros(spec, size, memory) for spec in inputs], [_zeros(spec, size, memory) for spec in outputs]
+            [zeros(spec, size, memory) for spec in inputs], [zeros(spec, size, memory) for spec in outputs]
         )()
 
 
-def _zeros(spec: TensorSpec, row_count: int, keep: list[ctypes.Array[ctypes.c_char]]) -> TensorBuffer:
+def zeros(spec: TensorSpec, row_count: int, keep: list[ctypes.Array[ctypes.c_char]]) -> TensorBuffer:
     """A tensor of zeros at an address aligned to a cache line; `keep` holds its memory."""
     dims = (row_count, *spec.dims[1:])
     memory = ctypes.create_string_buffer(max(math.prod(dims) * BY_CODE[spec.datatype].size_bytes, 1) + 64)

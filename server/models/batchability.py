@@ -27,23 +27,26 @@ DATA_DEPENDENT = ("NonMaxSuppression", "NonZero", "Compress", "Unique", "Loop", 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """The verdict: `batched`, a sentence that says why, and the batch axis's name in the file if it has one."""
+    """The verdict: `batched`, a sentence that says why, and the batch axis's name in the file if it has one.
+
+    shaped: batched, but other dimensions are free too, so only rows of equal shape run together.
+    """
 
     batched: bool
     reason: str
     symbol: str | None = None
+    shaped: bool = False
 
 
 def verdict(model: OnnxModel) -> Batching:
-    """Batched if every tensor has a free first axis, nothing says they are different axes, and all others are fixed."""
+    """Batched if every tensor has a free first axis and nothing says they are different axes."""
     if not model.inputs:
         return _alone("the model has no inputs")
     tensors = [("input", tensor) for tensor in model.inputs] + [("output", tensor) for tensor in model.outputs]
-    for rule in (_first_axis, _other_axes):
-        for kind, tensor in tensors:
-            obstacle = rule(kind, tensor)
-            if obstacle is not None:
-                return _alone(obstacle)
+    for kind, tensor in tensors:
+        obstacle = _first_axis(kind, tensor)
+        if obstacle is not None:
+            return _alone(obstacle)
     handed_through = {tensor.name for tensor in model.inputs} & {tensor.name for tensor in model.outputs}
     if handed_through:
         # ONNX Runtime does not copy it to the memory that is bound for the output.
@@ -58,7 +61,22 @@ def verdict(model: OnnxModel) -> Batching:
     if obstacle is not None:
         return _alone(obstacle)
     axis = f"axis {symbol!r}" if symbol and not is_invented(symbol) else "the first axis"
-    return Batching(True, f"{axis} is free on every input and output", symbol)
+    reason = f"{axis} is free on every input and output"
+    varying = [(kind, tensor) for kind, tensor in tensors if _other_axes(tensor)]
+    if not varying:
+        return Batching(True, reason, symbol)
+    kind, tensor = varying[0]
+    obstacle = _shapes_differ(model, symbol)
+    if obstacle is not None:
+        return _alone(obstacle)
+    free = shape_text(_other_axes(tensor))
+    return Batching(
+        True,
+        f"{reason}; {kind} {tensor.name!r} has variable dimensions {free} besides, so only rows of equal shape run "
+        "together",
+        symbol,
+        shaped=True,
+    )
 
 
 def is_invented(symbol: str) -> bool:
@@ -102,12 +120,26 @@ def _first_axis(kind: str, tensor: TensorInfo) -> str | None:
     return None
 
 
-def _other_axes(kind: str, tensor: TensorInfo) -> str | None:
-    rest = (tensor.shape or ())[1:]
-    free = [size for size in rest if not isinstance(size, int)]
-    if not free:
-        return None
-    return f"{kind} {tensor.name!r} has variable dimensions {shape_text(free)} besides the batch axis"
+def _other_axes(tensor: TensorInfo) -> list[Dimension]:
+    """The free dimensions behind the first."""
+    return [size for size in (tensor.shape or ())[1:] if not isinstance(size, int)]
+
+
+def _shapes_differ(model: OnnxModel, symbol: str | None) -> str | None:
+    """Why rows of equal shape may not run together all the same."""
+    for tensor in (*model.inputs, *model.outputs):
+        if symbol in [axis for axis in _other_axes(tensor) if axis]:
+            return f"{tensor.name!r} has the batch axis {symbol!r} more than once in {shape_text(tensor.shape or ())}"
+        if tensor.dtype == "BYTES":
+            return f"{tensor.name!r} is of type BYTES, and there are variable dimensions besides the batch axis"
+    for tensor in model.outputs:
+        data_dependent = [name for name in DATA_DEPENDENT if name in model.op_counts]
+        if data_dependent and _other_axes(tensor):
+            return (
+                f"output {tensor.name!r} may have rows of any size {shape_text(_other_axes(tensor))}: the graph has "
+                f"{data_dependent[0]}"
+            )
+    return None
 
 
 def shape_text(shape: Iterable[Dimension]) -> str:

@@ -25,13 +25,17 @@ class Shape(NamedTuple):
 
 
 class LanePlan(NamedTuple):
-    """The ring of one model version: rows mode has row_capacity rows in a slab, single mode one request."""
+    """The ring of one model version: a slab has row_capacity rows, in single mode (neither of the others) one request.
+
+    shaped: rows that share a slab have equal shapes, and fewer fit if they are large.
+    """
 
     rows_mode: bool
     row_capacity: int
     slab_count: int
     input_bytes: int
     output_bytes: int
+    shaped: bool = False
 
 
 def plan(
@@ -39,6 +43,7 @@ def plan(
     outputs: Sequence[Shape],
     *,
     batched: bool,
+    shaped: bool = False,
     max_batch_size: int,
     queue_rows: int,
     instances: int,
@@ -47,9 +52,10 @@ def plan(
     """The ring for a model.
 
     Slabs for the whole queue, one more for each instance that runs and one that fills; fewer rows, then fewer slabs,
-    where the budget would be passed.
+    where the budget would be passed. With shaped rows every slab may be for another shape, so there are as many as for
+    a model that is run one request at a time, and room in each for as much as one request may bring.
     """
-    if batched:
+    if batched and not shaped:
         row_bytes = sum(
             _padded(shape.item_bytes * _count(shape.dims[1:])) for shape in (*inputs, *outputs) if shape.dims
         )
@@ -62,8 +68,9 @@ def plan(
         return LanePlan(True, capacity, slabs, 0, 0)
     input_bytes = _fixed(inputs, min(VARIABLE_INPUT_BYTES, max_body_bytes))
     output_bytes = _fixed(outputs, VARIABLE_OUTPUT_BYTES)
-    slabs = min(MAX_SINGLE_SLABS, queue_rows) + instances + 1
-    return LanePlan(False, 1, max(MIN_SLABS, slabs), input_bytes, output_bytes)
+    slabs = max(MIN_SLABS, min(MAX_SINGLE_SLABS, queue_rows) + instances + 1)
+    capacity = max(1, min(max_batch_size, MAX_ROWS, queue_rows)) if batched else 1
+    return LanePlan(False, capacity, slabs, input_bytes, output_bytes, batched)
 
 
 def _count(dims: Sequence[int]) -> int:

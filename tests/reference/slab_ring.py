@@ -5,6 +5,7 @@ States and return values are those of server._fast.slab_ring.Ring; generations c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 FREE, OPENING, OPEN, SEALED, RUNNING, DONE = range(6)
@@ -22,6 +23,8 @@ FREE, OPENING, OPEN, SEALED, RUNNING, DONE = range(6)
 ANY_INSTANCE = 63
 FAILURE_DEADLINE = 7
 FAILURE_POISON = 8
+#: Executors that died with a slab until its rows are run alone; that died with a row alone until it is poison.
+ALONE_ATTEMPTS, POISON_ATTEMPTS = 1, 2
 
 #: What becomes of a row whose owner takes it back, and of one whose owner died.
 CANCEL = {
@@ -35,6 +38,8 @@ ABANDON = {**CANCEL, ROW_FILLING: ROW_ABANDONED, ROW_READY: ROW_ABANDONED}
 
 Claim = tuple[int, int, int, int]
 Batch = dict[str, int]
+#: Shaped mode: the dims of a row of every input. Only rows of equal shapes share a slab.
+Shapes = tuple[tuple[int, ...], ...] | None
 
 
 @dataclass
@@ -56,7 +61,9 @@ class Slab:
     owner: int = 0
     generation: int = 0
     attempts: int = 0
-    signature: int = 0
+    shapes: Shapes = None
+    capacity: int = 0
+    crowded: bool = False
     opened_ns: int = 0
     rows: list[Row] = field(default_factory=list)
 
@@ -64,28 +71,47 @@ class Slab:
 class SlabRing:
     """The model. `delay_ns` and `preferred_rows` are the lane's plan."""
 
-    def __init__(self, slab_count: int, row_capacity: int, delay_ns: int = 0, preferred_rows: int = 0) -> None:
+    def __init__(
+        self,
+        slab_count: int,
+        row_capacity: int,
+        delay_ns: int = 0,
+        preferred_rows: int = 0,
+        input_bytes: int = 0,
+        item_bytes: int = 0,
+    ) -> None:
         self.slabs = [Slab() for _ in range(slab_count)]
         self.row_capacity = row_capacity
         self.delay_ns = delay_ns
         self.full_rows = preferred_rows if 0 < preferred_rows <= row_capacity else row_capacity
+        self.input_bytes = input_bytes
+        self.item_bytes = item_bytes
         self.generation = 0
         self.open_hint = 0
 
     # worker
 
-    def claim(self, owner: int, row_count: int = 1, signature: int = 0, now_ns: int = 0) -> Claim | None:
-        if not 1 <= row_count <= self.row_capacity:
+    def capacity(self, shapes: Shapes) -> int:
+        """How many rows of these shapes a slab holds: every input's row padded to a cache line."""
+        if shapes is None:
+            return self.row_capacity
+        row_bytes = sum(-(-math.prod(dims) * self.item_bytes // 64) * 64 for dims in shapes)
+        return min(self.row_capacity, self.input_bytes // row_bytes) if row_bytes else self.row_capacity
+
+    def claim(self, owner: int, row_count: int = 1, shapes: Shapes = None, now_ns: int = 0) -> Claim | None:
+        capacity = self.capacity(shapes)
+        if not 1 <= row_count <= capacity:
             raise ValueError(row_count)
         for index in [self.open_hint, *range(len(self.slabs))]:
             slab = self.slabs[index]
-            room = self.row_capacity - len(slab.rows)
-            if slab.state == OPEN and slab.signature == signature and row_count <= room:
+            if slab.state == OPEN and slab.shapes == shapes and row_count <= capacity - len(slab.rows):
                 return self._append(index, owner, row_count)
         for index, slab in enumerate(self.slabs):
             if slab.state == FREE:
                 self.generation += 1
-                self.slabs[index] = Slab(OPEN, owner, self.generation, 0, signature, now_ns)
+                self.slabs[index] = Slab(
+                    OPEN, owner, self.generation, shapes=shapes, capacity=capacity, opened_ns=now_ns
+                )
                 return self._append(index, owner, row_count)
         return None
 
@@ -98,9 +124,7 @@ class SlabRing:
         return index, first_row, row_count, slab.generation
 
     def has_room(self) -> bool:
-        return any(
-            slab.state == FREE or (slab.state == OPEN and len(slab.rows) < self.row_capacity) for slab in self.slabs
-        )
+        return any(slab.state == FREE or (slab.state == OPEN and len(slab.rows) < slab.capacity) for slab in self.slabs)
 
     def rows_of(self, claim: Claim) -> list[Row]:
         index, first_row, row_count, generation = claim
@@ -148,8 +172,10 @@ class SlabRing:
             due_ns = slab.opened_ns + self.delay_ns
             states = {row.state for row in slab.rows}
             only_filling = ROW_FILLING in states and ROW_READY not in states
-            left_behind = slab.state == SEALED and slab.owner == ANY_INSTANCE and not only_filling
-            ripe = not self.delay_ns or len(slab.rows) >= self.full_rows or now_ns >= due_ns
+            held_up = only_filling or (slab.crowded and ROW_DONE in states)
+            left_behind = slab.state == SEALED and slab.owner == ANY_INSTANCE and not held_up
+            full_rows = min(self.full_rows, slab.capacity)
+            ripe = not self.delay_ns or len(slab.rows) >= full_rows or now_ns >= due_ns
             if left_behind or (slab.state == OPEN and ripe):
                 due.append(slab)
             elif slab.state == OPEN:
@@ -180,7 +206,7 @@ class SlabRing:
                 row.state, row.code = ROW_FAILED, FAILURE_DEADLINE
                 continue
             live_count += 1
-            if batch["attempts"] < 2:
+            if batch["attempts"] < ALONE_ATTEMPTS:
                 row.state = ROW_RUNNING
         return {**batch, "live_count": live_count}
 
@@ -188,12 +214,21 @@ class SlabRing:
         row = self.slabs[batch["slab"]].rows[index]
         if row.state != ROW_READY:
             return 0
-        if row.attempts >= 2:
+        if row.attempts >= POISON_ATTEMPTS:
             row.state, row.code = ROW_FAILED, FAILURE_POISON
             return -1
         row.state = ROW_RUNNING
         row.attempts += 1
         return 1
+
+    def put_back(self, slab: int, index: int) -> None:
+        row = self.slabs[slab].rows[index]
+        if row.state == ROW_RUNNING:
+            row.state = ROW_READY
+            row.attempts -= row.attempts > 0
+
+    def crowd(self, slab: int) -> None:
+        self.slabs[slab].crowded = True
 
     def finish_row(self, slab: int, index: int, code: int = 0) -> None:
         row = self.slabs[slab].rows[index]

@@ -71,9 +71,8 @@ def test_batched(inputs: Shapes, outputs: Shapes, symbol: str | None) -> None:
         ([(2, "N", 128)], [("N", 1)], "input 'in0' has a fixed first axis in [2,N,128]"),
         ([("N", 3)], [()], "output 'out0' is a scalar"),
         ([("N", 3)], [("N", 2), (1, 2)], "output 'out1' has a fixed first axis in [1,2]"),
-        ([("N", "S")], [("N", 2)], "input 'in0' has variable dimensions [S] besides the batch axis"),
-        ([("N", 3, None, "W")], [("N", 2)], "input 'in0' has variable dimensions [?,W] besides the batch axis"),
-        ([("N", 3)], [("N", "N")], "output 'out0' has variable dimensions [N] besides the batch axis"),
+        ([("N", 3)], [("N", "N")], "'out0' has the batch axis 'N' more than once in [N,N]"),
+        ([("N", "S", "N")], [("N", 2)], "'in0' has the batch axis 'N' more than once in [N,S,N]"),
         (
             [("N", 3), ("M", 3)],
             [("N", 2)],
@@ -86,6 +85,40 @@ def test_one_at_a_time(inputs: Shapes, outputs: Shapes, obstacle: str) -> None:
     found = verdict(header(inputs, outputs))
     assert not found.batched
     assert found.reason == f"served one request at a time: {obstacle}"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "varying"),
+    [
+        ([("N", "S")], [("N", 2)], "input 'in0' has variable dimensions [S] besides"),
+        ([("N", 3, None, "W")], [("N", 2)], "input 'in0' has variable dimensions [?,W] besides"),
+        ([("N", 3)], [("N", "T")], "output 'out0' has variable dimensions [T] besides"),
+        ([(None, None)], [(None, None)], "input 'in0' has variable dimensions [?] besides"),
+        ([("N", "S"), ("N", "S")], [("N", "S", 8), ("N", 8)], "input 'in0' has variable dimensions [S] besides"),
+        # As Paddle's text recognisers have it.
+        ([("DynamicDimension.0", 3, 48, "DynamicDimension.1")], [("fetch_o0__d0", "fetch_o0__d1", 97)], "[Dynamic"),
+    ],
+)
+def test_rows_of_equal_shape_run_together(inputs: Shapes, outputs: Shapes, varying: str) -> None:
+    found = verdict(header(inputs, outputs))
+    assert found.batched and found.shaped
+    assert varying in found.reason and found.reason.endswith("so only rows of equal shape run together")
+    assert not verdict(header([("N", 3)], [("N", 2)])).shaped
+
+
+@pytest.mark.parametrize("operator", DATA_DEPENDENT)
+def test_rows_whose_size_depends_on_the_data(operator: str) -> None:
+    found = verdict(header([("N", "S")], [("N", "K")], [operator]))
+    assert not found.batched
+    assert f"output 'out0' may have rows of any size [K]: the graph has {operator}" in found.reason
+    assert verdict(header([("N", "S")], [("N", 7)], [operator])).shaped
+
+
+def test_text_of_variable_length_is_served_alone() -> None:
+    model = header([("N", "S")], [("N", 2)])
+    text = dataclasses.replace(model.inputs[0], dtype="BYTES")
+    found = verdict(dataclasses.replace(model, inputs=(text,)))
+    assert not found.batched and "BYTES" in found.reason
 
 
 @pytest.mark.parametrize("operator", DATA_DEPENDENT)

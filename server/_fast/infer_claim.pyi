@@ -1,0 +1,1 @@
+"""A request's rows claimed and filled; nothing here is for Python."""

@@ -1,0 +1,1 @@
+"""A finished call's outputs or failure; nothing here is for Python."""
