@@ -18,7 +18,7 @@ from server._fast.atomics cimport (
     word_load,
 )
 from server._fast.clock cimport now_ns
-from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, MODE_SHAPED, Arena, Control, RowFailure, RowMeta
+from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, Control, RowFailure, RowMeta
 from server._fast.quarantine cimport quarantine_add, row_digest
 from server._fast.slab_ring cimport (
     FAILURE_POISON,
@@ -105,10 +105,6 @@ cdef class LaneExecutor:
                     sched_yield()
                 else:
                     self.sleep_unpublished()
-            if self.v.mode == MODE_SHAPED and relaxed_load_half(&self.v.slabs[self.batch.slab].crowded):
-                # It is due again since everything that lay there has been read.
-                relaxed_store(&self.v.slabs[self.batch.slab].output_used, 0)
-                relaxed_store_half(&self.v.slabs[self.batch.slab].crowded, 0)
             return 0
         return -1
 

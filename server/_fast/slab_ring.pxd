@@ -9,7 +9,7 @@ two of them leaves a word that says what is left to do:
     slab   FREE -> OPENING -> OPEN -> SEALED -> RUNNING -> DONE -> FREE (next generation)
                                         +<--------+   its executor died, or rows were still being filled
     row    (old generation) -> FILLING -> READY -> RUNNING -> DONE | FAILED -> FREE
-                                  |          |<-------+         its executor died, or its output found no room
+                                  |          |<-------+---+     its executor died, or there was no room for outputs
                                   |          |        +-> ORPHAN -> FREE        owner died while it ran
                                   |          +-> CANCELLED -> FREE              owner took it back
                                   +-> CANCELLED | ABANDONED -> FREE             refused while filling | owner died

@@ -297,6 +297,19 @@ cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil:
 
 # ---- executor
 
+cdef bint is_readable(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil:
+    """Whether all rows that were claimed together with this finished one are finished or gone."""
+    cdef uint64_t at = row_index(v, slab, row)
+    cdef uint32_t other = relaxed_load_half(&v.meta[at].claim_first), state
+    cdef uint32_t end = other + relaxed_load_half(&v.meta[at].claim_rows)
+    while other < end:
+        state = row_state(word_load(row_at(v, slab, other)))
+        if state == ROW_FILLING or state == ROW_READY or state == ROW_RUNNING:
+            return False
+        other += 1
+    return True
+
+
 cdef bint is_held_up(ArenaView* v, uint32_t slab, uint32_t row_count) noexcept nogil:
     """Whether a slab that was left behind has rows being filled and none to run, or rows that wait for the room of
     outputs that workers have not read yet."""
@@ -308,7 +321,7 @@ cdef bint is_held_up(ArenaView* v, uint32_t slab, uint32_t row_count) noexcept n
             if not is_crowded:
                 return False
             is_ready = True
-        elif state == ROW_DONE and is_crowded:
+        elif state == ROW_DONE and is_crowded and is_readable(v, slab, row):
             return True
         is_filling |= state == ROW_FILLING
     return is_filling and not is_ready
@@ -376,6 +389,16 @@ cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out)
     return 0
 
 
+cdef void clear_outputs(ArenaView* v, const Batch* batch) noexcept nogil:
+    """Gives the room for outputs back. What workers could read they have read, so finished rows that are still here wait
+    for others of their claim: they run again, with those."""
+    cdef uint32_t row
+    for row in range(batch.row_count):
+        take_back(v, batch.slab, row, ROW_DONE)
+    relaxed_store(&v.slabs[batch.slab].output_used, 0)
+    relaxed_store_half(&v.slabs[batch.slab].crowded, 0)
+
+
 cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partial, Batch* batch) noexcept nogil:
     """Makes a sealed slab's rows run: 0, or RING_UNPUBLISHED while a row is still being filled (then try again).
 
@@ -392,6 +415,8 @@ cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partia
     for row in range(batch.row_count):
         if not partial and row_state(word_load(row_at(v, batch.slab, row))) == ROW_FILLING:
             return RING_UNPUBLISHED
+    if v.mode == MODE_SHAPED and relaxed_load_half(&header.crowded):
+        clear_outputs(v, batch)
     relaxed_store(&header.run_start_ns, now_ns)
     relaxed_store_half(&header.run_rows, batch.row_count)
     word = slab_word(SLAB_SEALED, instance, 0, batch.row_count, batch.generation)
@@ -438,10 +463,14 @@ cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcep
 
 cdef void ring_put_back(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil:
     """Makes a running row ready again, for a later pass, as if it had not been taken."""
+    take_back(v, slab, row, ROW_RUNNING)
+
+
+cdef void take_back(ArenaView* v, uint32_t slab, uint32_t row, uint32_t state) noexcept nogil:
     cdef uint64_t* at = row_at(v, slab, row)
     cdef uint64_t word = word_load(at)
     cdef uint32_t attempts
-    while row_state(word) == ROW_RUNNING:
+    while row_state(word) == state:
         attempts = row_attempts(word)
         if word_cas(at, word, row_word(ROW_READY, row_owner(word), attempts - (attempts > 0), 0,
                                        word_generation(word))):

@@ -80,8 +80,8 @@ class ShapedRunner:
             else:
                 position += self._run_several(slab, requests[position:])
 
-    def _run_one(self, slab: int, request: Request) -> None:
-        """A request by itself: its answer is whatever comes out."""
+    def _run_one(self, slab: int, request: Request, of_rows: int = 0) -> None:
+        """A request by itself: its answer is whatever comes out. of_rows: it is one row of a request of so many."""
         inputs, _keep = self._gathered(slab, [request])
         try:
             produced = self._timed_run(inputs)
@@ -92,7 +92,7 @@ class ShapedRunner:
         if needed <= self._lane.output_room:
             is_whole = not self._is_row_by_row(inputs, produced)
             self._store(slab, [request], produced, is_whole)
-        elif needed <= self._arena.output_room[1]:
+        elif needed * max(of_rows, 1) <= self._arena.output_room[1]:
             self._put_back([request])
         else:
             self._fail(request, self._too_large(produced))
@@ -150,7 +150,7 @@ class ShapedRunner:
             first_row, count = lane.request_of(row)
             taken = [row]
             if not self._arena.apart or count == 1:
-                self._run_one(slab, (row, 1))
+                self._run_one(slab, (row, 1), of_rows=count)
             if self._arena.apart and count > 1:
                 # Its rows give no outputs of their own, so the request is one item.
                 taken += [other for other in range(row + 1, first_row + count) if lane.take_alone(other)]

@@ -51,6 +51,8 @@ class Row:
     attempts: int = 0
     code: int = 0
     deadline_ns: int = 0
+    #: the rows that were claimed together with it, itself included
+    claim: list[Row] = field(default_factory=list, repr=False)
 
 
 @dataclass
@@ -118,7 +120,10 @@ class SlabRing:
     def _append(self, index: int, owner: int, row_count: int) -> Claim:
         slab = self.slabs[index]
         first_row = len(slab.rows)
-        slab.rows += [Row(owner) for _ in range(row_count)]
+        rows = [Row(owner) for _ in range(row_count)]
+        for row in rows:
+            row.claim = rows
+        slab.rows += rows
         slab.owner = owner
         self.open_hint = index
         return index, first_row, row_count, slab.generation
@@ -172,7 +177,7 @@ class SlabRing:
             due_ns = slab.opened_ns + self.delay_ns
             states = {row.state for row in slab.rows}
             only_filling = ROW_FILLING in states and ROW_READY not in states
-            held_up = only_filling or (slab.crowded and ROW_DONE in states)
+            held_up = only_filling or (slab.crowded and any(map(self._is_readable, slab.rows)))
             left_behind = slab.state == SEALED and slab.owner == ANY_INSTANCE and not held_up
             full_rows = min(self.full_rows, slab.capacity)
             ripe = not self.delay_ns or len(slab.rows) >= full_rows or now_ns >= due_ns
@@ -193,11 +198,23 @@ class SlabRing:
             "wait_until_ns": 0,
         }
 
+    @staticmethod
+    def _is_readable(row: Row) -> bool:
+        unfinished = {ROW_FILLING, ROW_READY, ROW_RUNNING}
+        return row.state == ROW_DONE and not any(other.state in unfinished for other in row.claim)
+
     def take(self, batch: Batch, now_ns: int = 0, partial: bool = False) -> Batch | None:
         slab = self.slabs[batch["slab"]]
         if not partial and any(row.state == ROW_FILLING for row in slab.rows):
             return None
         slab.state = RUNNING
+        if slab.crowded:
+            # The room for outputs is needed: what nobody can read yet runs again.
+            for row in slab.rows:
+                if row.state == ROW_DONE:
+                    row.state = ROW_READY
+                    row.attempts -= row.attempts > 0
+            slab.crowded = False
         live_count = 0
         for row in slab.rows:
             if row.state != ROW_READY:

@@ -1,7 +1,7 @@
 """Plays the supervisor of a ring whose workers and executors die by SIGKILL at failpoints.
 
 Started by test_ring_kills.py as a process of its own, small enough to fork by the thousand; needs a build with
-failpoints. Arguments: rounds per case, seed. Prints one JSON object: how often each (role, failpoint) struck, and
+failpoints. Arguments: rounds per case, seed, rows or shaped. Prints one JSON object: how often each (role, failpoint) struck, and
 totals. Any broken invariant ends it with a traceback and exit status 1.
 
 A round: the driver is the supervisor and worker 1 at once, so what worker 1 published can be followed without asking
@@ -29,6 +29,11 @@ from server._fast.ring import Ring
 
 UINT64 = 5
 WORDS = 4
+#: Words of a row in shaped mode: with the longest, a slab holds two rows instead of CAPACITY.
+LENGTHS = (1, 4, 16)
+SHAPED_BYTES = 256
+#: Executors that died with a slab until its rows are run alone.
+ALONE_ATTEMPTS = 1
 SLABS = 3
 CAPACITY = 4
 VICTIM_WORKER, LIVE_WORKER, EARLIER_VICTIM = 0, 1, 2
@@ -57,20 +62,40 @@ def answer(word: int) -> int:
 class Board:
     """A ring with the payloads of all slabs, inherited by every child."""
 
-    def __init__(self) -> None:
-        arena = Arena.create(
-            inputs=[(UINT64, 8, (-1, WORDS))],
-            outputs=[(UINT64, 8, (-1, WORDS))],
-            rows_mode=True,
+    def __init__(self, shaped: bool) -> None:
+        dims = (-1, -1 if shaped else WORDS)
+        self.shaped = shaped
+        self.arena = arena = Arena.create(
+            inputs=[(UINT64, 8, dims)],
+            outputs=[(UINT64, 8, dims)],
+            rows_mode=not shaped,
+            shaped=shaped,
+            input_bytes=SHAPED_BYTES,
+            output_bytes=SHAPED_BYTES,
             row_capacity=CAPACITY,
             slab_count=SLABS,
             owner_count=3,
             instance_count=2,
         )
         self.ring = Ring(arena)
-        self.inputs = [arena.tensor_buffer(slab, 0).cast("Q") for slab in range(SLABS)]
-        self.outputs = [arena.tensor_buffer(slab, 1).cast("Q") for slab in range(SLABS)]
+        self.words = [arena.slab_buffer(slab).cast("Q") for slab in range(SLABS)]
         self.flags = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def input(self, slab: int, row: int) -> memoryview:
+        """The row's input words."""
+        at, count = row * WORDS, WORDS
+        if self.shaped:
+            offset, row_bytes, _ = self.arena.shape(slab, 0)
+            at, count = (offset + row * row_bytes) // 8, row_bytes // 8
+        return self.words[slab][at : at + count]
+
+    def output(self, slab: int, row: int) -> memoryview:
+        """The row's output words."""
+        at, count = (CAPACITY + row) * WORDS, WORDS
+        if self.shaped:
+            offset, row_bytes, _, _ = self.arena.output(slab, row, 0)
+            at, count = offset // 8, row_bytes // 8
+        return self.words[slab][at : at + count]
 
     @property
     def stop(self) -> bool:
@@ -102,7 +127,13 @@ class Worker:
         os.sched_yield()
 
     def ask(self) -> None:
-        claim = self.ring.claim(self.owner, self.chance.choice((1, 1, 1, 2, 3)))
+        row_count = self.chance.choice((1, 1, 1, 2, 3))
+        length = self.chance.choice(LENGTHS)
+        if self.board.shaped:
+            # One hash for all: it is the lengths that decide.
+            claim = self.ring.claim(self.owner, min(row_count, 2), [(length,)], signature=7)
+        else:
+            claim = self.ring.claim(self.owner, row_count)
         if claim is None:
             self.tally["full"] += 1
             return
@@ -110,8 +141,10 @@ class Worker:
         self.tag += 1 << 8
         for row in range(first_row, first_row + row_count):
             assert self.ring.row(slab, row) == (ROW_FILLING, self.owner, 0, 0, generation), "two owners"
-            for word in range(WORDS):
-                self.board.inputs[slab][row * WORDS + word] = self.tag + row * WORDS + word
+            words = self.board.input(slab, row)
+            assert len(words) == (length if self.board.shaped else WORDS), "rows of another shape"
+            for word in range(len(words)):
+                words[word] = self.tag + row * 16 + word
         self.tally["claimed"] += 1
         if self.chance.random() < 0.25:
             self.cancel(claim)
@@ -141,9 +174,10 @@ class Worker:
             assert state == ROW_DONE or attempts >= 2, "refused without having been tried twice alone"
             if state != ROW_DONE:
                 continue
-            for word in range(WORDS):
-                expected = answer(self.held[claim] + row * WORDS + word)
-                assert self.board.outputs[slab][row * WORDS + word] == expected, f"wrong answer in row {slab}/{row}"
+            found = self.board.output(slab, row)
+            assert len(found) == len(self.board.input(slab, row)), f"output of another row in {slab}/{row}"
+            for word, value in enumerate(found):
+                assert value == answer(self.held[claim] + row * 16 + word), f"wrong answer in row {slab}/{row}"
         del self.held[claim]
         self.ring.release(self.owner, claim)
         for row in range(first_row, first_row + row_count):
@@ -170,15 +204,21 @@ def executor_step(board: Board, instance: int, chance: random.Random) -> bool:
             return False
         os.sched_yield()
     slab = taken["slab"]
-    source, target = board.inputs[slab], board.outputs[slab]
     for row in range(taken["row_count"]):
-        if taken["attempts"] >= 2 and ring.take_alone(taken, row) <= 0:
+        if taken["attempts"] >= ALONE_ATTEMPTS and ring.take_alone(taken, row) <= 0:
             continue
         if ring.row(slab, row)[0] != ROW_RUNNING:
             continue
-        for at in range(row * WORDS, (row + 1) * WORDS):
-            target[at] = answer(source[at])
-        if chance.random() < 0.3:
+        source = board.input(slab, row)
+        if board.shaped:
+            board.arena.set_output(slab, 0, row, 1, SHAPED_BYTES + row * source.nbytes, source.nbytes, (1, len(source)))
+        target = board.output(slab, row)
+        for at, word in enumerate(source):
+            target[at] = answer(word)
+        if board.shaped and chance.random() < 0.1:
+            ring.crowd(slab)
+            ring.put_back(slab, row)
+        elif chance.random() < 0.3:
             ring.finish_row(slab, row)
     ring.complete(instance, taken)
     return True
@@ -263,8 +303,8 @@ def struck(status: int) -> bool:
 class Supervisor:
     """Runs rounds on one board and keeps the books."""
 
-    def __init__(self, seed: int) -> None:
-        self.board = Board()
+    def __init__(self, seed: int, shaped: bool) -> None:
+        self.board = Board(shaped)
         self.chance = random.Random(seed)
         self.strikes: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
@@ -382,13 +422,13 @@ class Supervisor:
         self.last_generation = newest
 
 
-def main(rounds: int, seed: int) -> dict[str, Any]:
+def main(rounds: int, seed: int, shaped: bool) -> dict[str, Any]:
     """Every failpoint in every role that passes it, `rounds` times each at random hit counts, then crash loops."""
     points = set(range(1, slab_ring.FAILPOINT_COUNT))
     assert points == WORKER_POINTS | EXECUTOR_POINTS, "a failpoint that no role claims: say here who passes it"
     if not slab_ring.arm_failpoint(0):
         raise SystemExit("this build has no failpoints: make debug")
-    supervisor = Supervisor(seed)
+    supervisor = Supervisor(seed, shaped)
     cases = [("worker", point) for point in WORKER_POINTS] + [("executor", point) for point in EXECUTOR_POINTS]
     for _ in range(rounds):
         supervisor.chance.shuffle(cases)
@@ -407,7 +447,7 @@ def main(rounds: int, seed: int) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]))))
+        print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "shaped")))
     finally:
         for child in list(CHILDREN):
             kill(child)

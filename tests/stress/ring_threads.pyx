@@ -6,13 +6,15 @@ a slab. All payload accesses are plain: only the words order them. Built outside
 memory; one WorkerBody or InstanceBody per thread; Crowd is shared by all of them and outlives them.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from server._fast.atomics cimport half_add, half_exchange, half_load, half_store, word_load
+from server._fast.atomics cimport half_add, half_exchange, half_load, half_store, relaxed_store_half, word_load
 from server._fast.clock cimport now_ns
-from server._fast.layout cimport Arena, ArenaView
+from server._fast.layout cimport MAX_RANK, MODE_SHAPED, Arena, ArenaView, TensorShape, input_shape, output_shape
+from server._fast.row_shapes cimport RowShapes, shaped_row, shapes_measure
 from server._fast.slab_ring cimport (
+    ALONE_ATTEMPTS,
     FAILURE_DEADLINE,
     FAILURE_MODEL,
     FAILURE_POISON,
@@ -27,6 +29,7 @@ from server._fast.slab_ring cimport (
     ring_finish_row,
     ring_finished,
     ring_publish,
+    ring_put_back,
     ring_recycle,
     ring_release,
     ring_seal,
@@ -67,6 +70,7 @@ cdef struct Tally:
     uint64_t wrong
     uint64_t batches
     uint64_t rows
+    uint64_t put_back    # rows that were computed and have to wait for room
 
 
 cdef inline uint64_t random_next(uint64_t* state) noexcept nogil:
@@ -88,15 +92,30 @@ def answer(uint64_t value):
 
 cdef inline uint64_t* payload(ArenaView* v, uint32_t slab, uint32_t row, uint32_t tensor) noexcept nogil:
     cdef uint64_t offset = v.tensors[tensor].slab_offset + row * v.tensors[tensor].row_bytes
+    if v.mode == MODE_SHAPED and tensor == 0:
+        return <uint64_t*>shaped_row(v, slab, 0, row)
+    if v.mode == MODE_SHAPED:
+        offset = output_shape(v, slab, row, 0).offset
     return <uint64_t*>(v.data + slab * v.data_stride + offset)
 
 
-cdef inline uint32_t words_of(ArenaView* v, uint32_t tensor) noexcept nogil:
-    return <uint32_t>(v.tensors[tensor].row_bytes // 8)
+cdef inline uint32_t words_of(ArenaView* v, uint32_t slab) noexcept nogil:
+    """A row's, of input and output alike."""
+    if v.mode == MODE_SHAPED:
+        return <uint32_t>(input_shape(v, slab, 0).bytes // 8)
+    return <uint32_t>(v.tensors[0].row_bytes // 8)
+
+
+cdef inline void place_output(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil:
+    """Shaped mode: says where the row's output is going to lie."""
+    cdef TensorShape* output = output_shape(v, slab, row, 0)
+    output.bytes = input_shape(v, slab, 0).bytes
+    output.offset = v.header.input_bytes + row * output.bytes
 
 
 cdef class Crowd:
-    """What the threads of one run share. Tensor 0 is the input, tensor 1 the output, of equally many 64-bit words."""
+    """What the threads of one run share. Tensor 0 is the input, tensor 1 the output, of equally many 64-bit words. In
+    shaped mode a claim's rows have one of a few lengths."""
 
     cdef readonly Arena arena
     cdef ArenaView* v
@@ -205,7 +224,7 @@ cdef class WorkerBody:
         cdef uint32_t rows = 1, most = min(<uint32_t>MAX_CLAIM_ROWS, self.crowd.v.row_capacity)
         if random_next(&self.seed) % 4 == 0:
             rows = 1 + random_next(&self.seed) % most
-        if ring_claim(self.crowd.v, self.owner, rows, 0, 1, &held.claim) < 0:
+        if not self.claim(rows, held):
             self.tally.full += 1
             return False
         self.tally.operations += 1
@@ -226,8 +245,22 @@ cdef class WorkerBody:
         self.held_count += 1
         return True
 
+    cdef bint claim(self, uint32_t rows, Held* held) noexcept nogil:
+        cdef RowShapes shapes
+        cdef int64_t dims[MAX_RANK]
+        if self.crowd.v.mode != MODE_SHAPED:
+            return ring_claim(self.crowd.v, self.owner, rows, NULL, 1, &held.claim) == 0
+        dims[1] = 1 + random_next(&self.seed) % 3 * 8
+        shapes_measure(self.crowd.v, dims, &shapes)
+        # Hashes that collide: it is the dims that decide.
+        shapes.signature &= 1
+        if ring_claim(self.crowd.v, self.owner, min(rows, shapes.capacity), &shapes, 1, &held.claim) < 0:
+            return False
+        self.tally.wrong += words_of(self.crowd.v, held.claim.slab) != <uint64_t>dims[1]
+        return True
+
     cdef void fill(self, Held* held) noexcept nogil:
-        cdef uint32_t row, word, words = words_of(self.crowd.v, 0)
+        cdef uint32_t row, word, words = words_of(self.crowd.v, held.claim.slab)
         cdef uint64_t* to
         for row in range(held.claim.row_count):
             to = payload(self.crowd.v, held.claim.slab, held.claim.first_row + row, 0)
@@ -261,7 +294,7 @@ cdef class WorkerBody:
 
     cdef void check(self, Held* held, uint64_t failed) noexcept nogil:
         """One answer per claim: a failure that has a reason, or outputs that belong to the inputs, row by row."""
-        cdef uint32_t row, word, words = words_of(self.crowd.v, 1)
+        cdef uint32_t row, word, words = words_of(self.crowd.v, held.claim.slab)
         cdef uint64_t* answer_words
         if failed:
             if row_code(failed) == FAILURE_DEADLINE and held.expires:
@@ -361,7 +394,7 @@ cdef class InstanceBody:
         cdef uint32_t row
         cdef bint whole = batch.attempts == 0 and batch.live_count == batch.row_count
         for row in range(batch.row_count):
-            if batch.attempts >= 2 and ring_take_alone(v, batch, row) <= 0:
+            if batch.attempts >= ALONE_ATTEMPTS and ring_take_alone(v, batch, row) <= 0:
                 continue
             if whole or row_state(word_load(row_at(v, batch.slab, row))) == ROW_RUNNING:
                 self.compute_row(batch.slab, row)
@@ -371,14 +404,20 @@ cdef class InstanceBody:
             if random_next(&self.seed) % self.one_in_fail == 0:
                 if row_state(word_load(row_at(v, batch.slab, row))) == ROW_RUNNING:
                     ring_finish_row(v, batch.slab, row, FAILURE_MODEL)
+            elif v.mode == MODE_SHAPED and random_next(&self.seed) % 16 == 0:
+                relaxed_store_half(&v.slabs[batch.slab].crowded, 1)
+                ring_put_back(v, batch.slab, row)
+                self.tally.put_back += 1
             elif random_next(&self.seed) % 4 == 0:
                 if row_state(word_load(row_at(v, batch.slab, row))) == ROW_RUNNING:
                     ring_finish_row(v, batch.slab, row, 0)
         return True
 
     cdef void compute_row(self, uint32_t slab, uint32_t row) noexcept nogil:
+        if self.crowd.v.mode == MODE_SHAPED:
+            place_output(self.crowd.v, slab, row)
         cdef uint64_t* source = payload(self.crowd.v, slab, row, 0)
         cdef uint64_t* target = payload(self.crowd.v, slab, row, 1)
-        cdef uint32_t word, words = words_of(self.crowd.v, 0)
+        cdef uint32_t word, words = words_of(self.crowd.v, slab)
         for word in range(words):
             target[word] = mixed(source[word])

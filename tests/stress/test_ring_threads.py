@@ -33,11 +33,16 @@ INSTANCES = 3
 CRASH_LOOP_LIFE = 3
 
 
-def new_ring(slab_count: int, row_capacity: int) -> Ring:
+def new_ring(slab_count: int, row_capacity: int, shaped: bool = False) -> Ring:
+    """shaped: slabs have room for four of the longest rows."""
+    dims = (-1, -1) if shaped else (-1, 8)
     arena = Arena.create(
-        inputs=[(UINT64, 8, (-1, 8))],
-        outputs=[(UINT64, 8, (-1, 8))],
-        rows_mode=True,
+        inputs=[(UINT64, 8, dims)],
+        outputs=[(UINT64, 8, dims)],
+        rows_mode=not shaped,
+        shaped=shaped,
+        input_bytes=4 * 192,
+        output_bytes=row_capacity * 192,
         row_capacity=row_capacity,
         slab_count=slab_count,
         owner_count=WORKERS,
@@ -113,21 +118,23 @@ SIZES = [
     pytest.param(4_000_000 // WORKERS * max(STRESS, 1), id="long", marks=pytest.mark.stress),
 ]
 CASES = [
-    pytest.param(4, 8, 0, 0, id="nobody-dies"),
-    pytest.param(2, 3, 0, 0, id="always-full"),
-    pytest.param(3, 4, 500, 1000, id="workers-and-executor-die"),
-    pytest.param(2, 2, 0, CRASH_LOOP_LIFE, id="executor-dies-all-the-time"),
+    pytest.param(4, 8, 0, 0, False, id="nobody-dies"),
+    pytest.param(2, 3, 0, 0, False, id="always-full"),
+    pytest.param(3, 4, 500, 1000, False, id="workers-and-executor-die"),
+    pytest.param(2, 2, 0, CRASH_LOOP_LIFE, False, id="executor-dies-all-the-time"),
+    pytest.param(4, 8, 0, 0, True, id="shaped-nobody-dies"),
+    pytest.param(2, 6, 500, 1000, True, id="shaped-workers-and-executor-die"),
 ]
 
 
-@pytest.mark.parametrize(("slab_count", "row_capacity", "worker_life", "executor_life"), CASES)
+@pytest.mark.parametrize(("slab_count", "row_capacity", "worker_life", "executor_life", "shaped"), CASES)
 @pytest.mark.parametrize("operations", SIZES)
 def test_every_claim_ends_once(
-    operations: int, slab_count: int, row_capacity: int, worker_life: int, executor_life: int
+    operations: int, slab_count: int, row_capacity: int, worker_life: int, executor_life: int, shaped: bool
 ) -> None:
     crash_loop = executor_life == CRASH_LOOP_LIFE
     operations = min(operations // 20, 2_500) if crash_loop else operations
-    ring = new_ring(slab_count, row_capacity)
+    ring = new_ring(slab_count, row_capacity, shaped)
     workers, instances = run_crowd(ring, operations, worker_life=worker_life, executor_life=executor_life)
     print(f"workers {dict(workers)} instances {dict(instances)}")
     assert workers["wrong"] == 0
@@ -135,6 +142,7 @@ def test_every_claim_ends_once(
     assert workers["operations"] >= operations * WORKERS
     assert workers["answered"] > workers["claims"] // (20 if crash_loop else 2)
     assert (workers["dropped"] > 0) == (worker_life > 0)
+    assert (instances["put_back"] > 0) == shaped
     assert (instances["deaths"] > 0) == (executor_life > 0)
     assert workers["poisoned"] == 0 or executor_life
     assert workers["poisoned"] > 0 or not crash_loop
