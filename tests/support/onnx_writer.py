@@ -200,6 +200,28 @@ def heavy(
     return graph.model()
 
 
+def variable_mlp(inputs: int = 16, width: int = 32, outputs: int = 8, layers: int = 1, seed: int = 4) -> bytes:
+    """`x` FP32 [-1, -1, inputs] -> `y` FP32 [-1, -1, outputs] step by step, and `mean` FP32 [-1, outputs] over steps.
+
+    The second axis is free beside the batch axis: requests have as many steps as they like.
+    """
+    rng = random.Random(seed)
+    graph = Graph("variable_mlp")
+    graph.input("x", "FP32", [-1, -1, inputs])
+    graph.weights("w_in", [inputs, width], rng)
+    graph.weights("w", [width, width], rng)
+    graph.weights("w_out", [width, outputs], rng)
+    graph.node("MatMul", ["x", "w_in"], ["h0"])
+    for layer in range(layers):
+        graph.node("MatMul", [f"h{layer}", "w"], [f"m{layer}"])
+        graph.node("Tanh", [f"m{layer}"], [f"h{layer + 1}"])
+    graph.node("MatMul", [f"h{layers}", "w_out"], ["y"])
+    graph.node("ReduceMean", ["y"], ["mean"], axes=[1], keepdims=0)
+    graph.output("y", "FP32", [-1, -1, outputs])
+    graph.output("mean", "FP32", [-1, outputs])
+    return graph.model()
+
+
 def identity(dtype: str = "FP32", dims: Shape = (-1, 4)) -> bytes:
     """`x` -> Identity -> `y`, both of this datatype and shape; any datatype of ELEMENT_TYPES."""
     graph = Graph("identity")
