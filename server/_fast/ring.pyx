@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from server._fast.atomics cimport relaxed_load_half, relaxed_store_half, word_load
 from server._fast.layout cimport MAX_RANK, MODE_SHAPED, Arena
+from server._fast.ring_recovery cimport ring_reap_owner, ring_recover_executor
 from server._fast.row_shapes cimport RowShapes, shapes_measure
 from server._fast.slab_ring cimport (
     RING_TOO_LARGE,
@@ -24,8 +25,6 @@ from server._fast.slab_ring cimport (
     ring_has_room,
     ring_publish,
     ring_put_back,
-    ring_reap_owner,
-    ring_recover_executor,
     ring_recycle,
     ring_release,
     ring_seal,

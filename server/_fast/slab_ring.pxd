@@ -134,6 +134,9 @@ cdef inline uint64_t row_index(ArenaView* v, uint32_t slab, uint32_t row) noexce
     return <uint64_t>slab * v.row_capacity + row
 
 
+# whoever moves a slab word
+cdef void ring_stamp(ArenaView* v, uint32_t slab, uint64_t word) noexcept nogil
+
 # worker
 cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes, uint64_t now_ns,
                     Claim* out) noexcept nogil
@@ -155,7 +158,3 @@ cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcep
 cdef void ring_put_back(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil
 cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t code) noexcept nogil
 cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch) noexcept nogil
-
-# supervisor
-cdef uint32_t ring_reap_owner(ArenaView* v, uint32_t owner) noexcept nogil
-cdef uint32_t ring_recover_executor(ArenaView* v) noexcept nogil

@@ -2,9 +2,8 @@
 
 It knows words, owners and generations; of tensors only whether their rows may share a slab (row_shapes.pxd); it does
 not know sockets, clocks or models. The arena's memory belongs to its Segment. Workers, executor instances and the
-supervisor call at the same time from different processes; the functions under "supervisor" only for an owner or an
-executor that is known to be dead. Nothing waits, nothing allocates: a full ring is a return code. A claim is O(rows)
-when the hinted slab has room, O(slabs) otherwise.
+supervisor, which does ring_recovery for the dead, call at the same time from different processes. Nothing waits,
+nothing allocates: a full ring is a return code. A claim is O(rows) when the hinted slab has room, O(slabs) otherwise.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
@@ -67,7 +66,7 @@ cdef inline uint32_t new_generation(ArenaView* v) noexcept nogil:
     return generation
 
 
-cdef void stamp(ArenaView* v, uint32_t slab, uint64_t word) noexcept nogil:
+cdef void ring_stamp(ArenaView* v, uint32_t slab, uint64_t word) noexcept nogil:
     """Writes the last claim that `word` names into its row words, unless that is done or over.
 
     A row word that still has another generation is replaced only if the slab word has not moved since: whoever moves it
@@ -101,12 +100,12 @@ cdef inline int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
         # Shapes that were read while the slab became another's are worth nothing: the word has moved, the swap fails.
         if shapes != NULL and not shapes_match(v, slab, shapes):
             return RING_FULL
-        stamp(v, slab, word)
+        ring_stamp(v, slab, word)
         joined = slab_word(SLAB_OPEN, owner, row_count, slab_claimed(word) + row_count, word_generation(word))
         if word_cas(&header.word, word, joined):
             break
     failpoint(FP_CLAIMED)
-    stamp(v, slab, joined)
+    ring_stamp(v, slab, joined)
     out.slab = slab
     out.first_row = slab_claimed(word)
     out.row_count = row_count
@@ -138,7 +137,7 @@ cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
     opened = slab_word(SLAB_OPEN, owner, row_count, row_count, generation)
     word_store(&header.word, opened)
     failpoint(FP_OPENED)
-    stamp(v, slab, opened)
+    ring_stamp(v, slab, opened)
     out.slab = slab
     out.first_row = 0
     out.row_count = row_count
@@ -375,7 +374,7 @@ cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out)
         if code < 0:
             return code
         if slab_state(word) == SLAB_OPEN:
-            stamp(v, slab, word)
+            ring_stamp(v, slab, word)
         if word_cas(&v.slabs[slab].word, word,
                     slab_word(SLAB_SEALED, instance, 0, slab_claimed(word), word_generation(word))):
             break
@@ -390,8 +389,9 @@ cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out)
 
 
 cdef void clear_outputs(ArenaView* v, const Batch* batch) noexcept nogil:
-    """Gives the room for outputs back. What workers could read they have read, so finished rows that are still here wait
-    for others of their claim: they run again, with those."""
+    """Gives the room for outputs back. What workers could read they have read: finished rows that are still here wait
+    for others of their claim, and run again with those.
+    """
     cdef uint32_t row
     for row in range(batch.row_count):
         take_back(v, batch.slab, row, ROW_DONE)
@@ -526,78 +526,6 @@ cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch)
     failpoint(FP_DONE)
     ring_recycle(v, batch.slab)
     return owners
-
-
-# ---- supervisor
-
-cdef uint32_t ring_reap_owner(ArenaView* v, uint32_t owner) noexcept nogil:
-    """Takes back every row of a dead worker: unfilled and waiting ones are abandoned, finished ones freed, running ones
-    orphaned. How many there were. Before the owner id is used again."""
-    cdef uint32_t slab, row, state, target, reaped = 0
-    cdef uint64_t word
-    cdef uint64_t* at
-    for slab in range(v.slab_count):
-        word = word_load(&v.slabs[slab].word)
-        if slab_state(word) == SLAB_OPENING and slab_owner(word) == owner:
-            word_cas(&v.slabs[slab].word, word, slab_word(SLAB_FREE, 0, 0, 0, word_generation(word)))
-            reaped += 1
-            continue
-        while slab_state(word) == SLAB_OPEN:
-            stamp(v, slab, word)
-            if word_load(&v.slabs[slab].word) == word:
-                break
-            word = word_load(&v.slabs[slab].word)
-        for row in range(v.row_capacity):
-            at = row_at(v, slab, row)
-            while True:
-                word = word_load(at)
-                state = row_state(word)
-                if row_owner(word) != owner:
-                    break
-                if state == ROW_FILLING or state == ROW_READY:
-                    target = ROW_ABANDONED
-                elif state == ROW_RUNNING:
-                    target = ROW_ORPHAN
-                elif state == ROW_DONE or state == ROW_FAILED:
-                    target = ROW_FREE
-                else:
-                    break
-                if word_cas(at, word, row_moved(word, target)):
-                    reaped += 1
-                    break
-        ring_recycle(v, slab)
-    return reaped
-
-
-cdef uint32_t ring_recover_executor(ArenaView* v) noexcept nogil:
-    """Makes what a dead executor held due again, attempt + 1 for slabs that ran. How many slabs that were."""
-    cdef uint32_t slab, row, recovered = 0
-    cdef uint64_t word, at_word
-    cdef uint64_t* at
-    for slab in range(v.slab_count):
-        word = word_load(&v.slabs[slab].word)
-        if slab_state(word) == SLAB_RUNNING or slab_state(word) == SLAB_SEALED:
-            for row in range(slab_claimed(word)):
-                at = row_at(v, slab, row)
-                while True:
-                    at_word = word_load(at)
-                    if row_state(at_word) == ROW_RUNNING:
-                        if word_cas(at, at_word, row_moved(at_word, ROW_READY)):
-                            break
-                    elif row_state(at_word) == ROW_ORPHAN:
-                        if word_cas(at, at_word, row_moved(at_word, ROW_ABANDONED)):
-                            break
-                    else:
-                        break
-            if slab_state(word) == SLAB_RUNNING:
-                relaxed_store_half(&v.slabs[slab].attempts, relaxed_load_half(&v.slabs[slab].attempts) + 1)
-            word_cas(&v.slabs[slab].word, word,
-                     slab_word(SLAB_SEALED, OWNER_NONE, 0, slab_claimed(word), word_generation(word)))
-            recovered += 1
-        else:
-            ring_recycle(v, slab)
-    word_store(&v.lane.sleepers, 0)
-    return recovered
 
 
 def arm_failpoint(int point, int hits=1):

@@ -1,8 +1,8 @@
 """Plays the supervisor of a ring whose workers and executors die by SIGKILL at failpoints.
 
 Started by test_ring_kills.py as a process of its own, small enough to fork by the thousand; needs a build with
-failpoints. Arguments: rounds per case, seed, rows or shaped. Prints one JSON object: how often each (role, failpoint) struck, and
-totals. Any broken invariant ends it with a traceback and exit status 1.
+failpoints. Arguments: rounds per case, seed, rows or shaped. Prints one JSON object: how often each (role, failpoint)
+struck, and totals. Any broken invariant ends it with a traceback and exit status 1.
 
 A round: the driver is the supervisor and worker 1 at once, so what worker 1 published can be followed without asking
 anyone. Around it live worker 0 and the executor, in processes of their own; one of them is armed. Wrong answers, lost

@@ -29,7 +29,7 @@ def library() -> Path:
         return Path(slab_ring.__file__).parents[2]
     debug = ROOT / "build" / "debug" / "lib"
     built = max((path.stat().st_mtime for path in debug.glob("server/_fast/slab_ring*.so")), default=0)
-    stems = ("slab_ring", "row_shapes", "layout", "atomics", "failpoint")
+    stems = ("slab_ring", "ring_recovery", "row_shapes", "layout", "atomics", "failpoint")
     sources = [path for path in (ROOT / "server" / "_fast").glob("*") if path.stem in stems]
     if built < max(path.stat().st_mtime for path in sources):
         pytest.skip("a release build has no failpoints, and there is no debug build of these sources: make debug")
