@@ -1,10 +1,10 @@
 """When a lane's executor runs what: the published batching rule, as a pure function.
 
 The rule in words. An idle instance takes the oldest slab that is due. A slab that was left behind (by a dead executor,
-or run while some of its rows were still being filled) is due as soon as it has a row to run. An open slab with rows in
-it is due at once (natural batching) unless a queue delay is set; then it is due when it holds the preferred number of
-rows or was opened that long ago. If nothing is due, the instance sleeps until the earliest open slab will be, or until
-it is woken.
+or run while some of its rows were still being filled, or had no room for their outputs) is due as soon as it has a row
+to run. An open slab with rows in it is due at once (natural batching) unless a queue delay is set; then it is due when
+it holds the preferred number of rows, or as many as it has room for, or was opened that long ago. If nothing is due,
+the instance sleeps until the earliest open slab will be, or until it is woken.
 
 `decide` is the reference for `ring_due` in server/_fast/slab_ring.pyx, which does the same on the shared words.
 """
@@ -18,7 +18,9 @@ from typing import NamedTuple
 class Slab(NamedTuple):
     """A slab as the rule sees it: `age` orders slabs (smaller is older), `rows` are claimed rows.
 
-    left_behind: an executor died with it, or ran what was there of it; only_filling: nothing of the rest can run yet.
+    left_behind: an executor died with it, or ran what was there of it; held_up: nothing of the rest can run yet, since
+    it is being filled or its outputs need the room of others that workers have not read. capacity: rows that it holds
+    where that depends on their shape, 0 for what the plan says.
     """
 
     slab: int
@@ -26,7 +28,8 @@ class Slab(NamedTuple):
     rows: int
     opened_ns: int = 0
     left_behind: bool = False
-    only_filling: bool = False
+    held_up: bool = False
+    capacity: int = 0
 
 
 class Plan(NamedTuple):
@@ -59,10 +62,11 @@ def decide(slabs: Sequence[Slab], plan: Plan, now_ns: int) -> RunSlab | WaitUnti
     due: list[Slab] = []
     waits: list[int] = []
     for slab in slabs:
-        if slab.left_behind and slab.only_filling:
+        if slab.left_behind and slab.held_up:
             continue
+        is_full = slab.rows >= min(full, slab.capacity or full)
         due_ns = slab.opened_ns + plan.max_queue_delay_ns
-        if slab.left_behind or not plan.max_queue_delay_ns or slab.rows >= full or now_ns >= due_ns:
+        if slab.left_behind or not plan.max_queue_delay_ns or is_full or now_ns >= due_ns:
             due.append(slab)
         else:
             waits.append(due_ns)

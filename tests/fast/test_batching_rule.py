@@ -12,12 +12,20 @@ from server.batching.plan import Plan, RunSlab, Slab, Sleep, WaitUntil, decide
 FP32 = (11, 4, [-1, 2])
 
 
-def make_ring(plan: Plan) -> Ring:
+#: Bytes of inputs in a slab of shaped rows: one of 48 floats, three of one float.
+SHAPED_BYTES = 192
+
+
+def make_ring(plan: Plan, shaped: bool = False) -> Ring:
+    tensor = (11, 4, [-1, -1]) if shaped else FP32
     return Ring(
         Arena.create(
-            inputs=[FP32],
-            outputs=[FP32],
-            rows_mode=True,
+            inputs=[tensor],
+            outputs=[tensor],
+            rows_mode=not shaped,
+            shaped=shaped,
+            input_bytes=SHAPED_BYTES,
+            output_bytes=SHAPED_BYTES,
             row_capacity=plan.row_capacity,
             slab_count=5,
             owner_count=1,
@@ -36,21 +44,25 @@ def make_ring(plan: Plan) -> Ring:
         max_queue_delay_ns=st.sampled_from([0, 100, 500]),
         preferred_rows=st.integers(0, 9),
     ),
-    steps=st.lists(st.tuples(st.integers(1, 8), st.integers(0, 300), st.booleans()), max_size=12),
+    steps=st.lists(
+        st.tuples(st.integers(1, 8), st.integers(0, 300), st.booleans(), st.sampled_from([1, 20, 48])), max_size=12
+    ),
+    shaped=st.booleans(),
 )
-def test_the_ring_follows_the_rule(plan: Plan, steps: list[tuple[int, int, bool]]) -> None:
-    ring = make_ring(plan)
+def test_the_ring_follows_the_rule(plan: Plan, steps: list[tuple[int, int, bool, int]], shaped: bool) -> None:
+    ring = make_ring(plan, shaped)
     now_ns = 1000
     slabs: dict[int, Slab] = {}
-    for rows, elapsed_ns, executor_looks in steps:
+    for rows, elapsed_ns, executor_looks, length in steps:
         now_ns += elapsed_ns
-        rows = min(rows, plan.row_capacity)
-        claim = ring.claim(0, rows, now_ns=now_ns)
+        capacity = min(plan.row_capacity, {1: 3, 20: 1, 48: 1}[length]) if shaped else plan.row_capacity
+        rows = min(rows, capacity)
+        claim = ring.claim(0, rows, [(length,)] if shaped else None, now_ns=now_ns)
         if claim is not None:
             index, first_row, _, generation = claim
             ring.publish(0, claim, now_ns)
             if first_row == 0:
-                slabs[index] = Slab(index, generation, rows, now_ns)
+                slabs[index] = Slab(index, generation, rows, now_ns, capacity=capacity)
             else:
                 slabs[index] = slabs[index]._replace(rows=slabs[index].rows + rows)
         if not executor_looks:
