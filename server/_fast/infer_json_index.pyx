@@ -1,7 +1,7 @@
 """KServe V2 infer request (JSON part): members, their order-free resolution against a model, and the Python face.
 
 The C face and its contract are in infer_json_index.pxd, the leaves (scanner, keys, scalars, texts) in
-infer_json_reader.pxd. Here stands what each member means. Functions return 0 (or 1 for "one more member"), or -1 with
+infer_json_reader.pxd, parameters in infer_json_parameters.pxd. Here stands what each member means. Functions return 0 (or 1 for "one more member"), or -1 with
 the error filled in; nothing below the Python face touches an object. Memory: the caller's InferRequest and this pass's
 stack (three key tables of 1 KiB). One pass, O(body bytes); any thread.
 """
@@ -9,6 +9,8 @@ stack (three key tables of 1 KiB). One pass, O(body bytes); any thread.
 from libc.stdint cimport INT64_MAX, UINT64_MAX, int64_t, uint64_t
 from libc.string cimport memcmp
 
+from server._fast.infer_classes cimport infer_classes_ask
+from server._fast.infer_json_parameters cimport TensorParameters, read_request_parameters, read_tensor_parameters
 from server._fast.infer_json_reader cimport (
     Keys,
     Reader,
@@ -38,6 +40,7 @@ from server._fast.infer_json_reader cimport (
     skip_unknown,
 )
 from server._fast.infer_spec cimport (
+    DTYPE_BYTES,
     INFER_INVALID_ARGUMENT,
     INFER_MAX_RANK,
     INFER_UNIMPLEMENTED,
@@ -50,6 +53,7 @@ from server._fast.infer_spec cimport (
     TensorSpec,
     dtype_from_name,
     dtype_name,
+    infer_error_name_input,
     infer_fail,
     infer_request_alloc,
     infer_request_free,
@@ -57,6 +61,7 @@ from server._fast.infer_spec cimport (
     infer_validate,
     raise_infer_error,
 )
+from server._fast.infer_strings cimport infer_strings_measure
 from server._fast.tensor_bytes cimport (
     tensor_bytes_begin,
     tensor_bytes_check,
@@ -64,126 +69,6 @@ from server._fast.tensor_bytes cimport (
     tensor_bytes_raw,
     tensor_bytes_take,
 )
-
-
-# ---- parameters
-
-cdef int read_sequence_id(Reader* r) noexcept nogil:
-    cdef Text text
-    cdef uint64_t number = 0
-    text.raw.n = 0
-    if json_peek(&r.scan) == b'"':
-        if read_text(r, b"sequence_id", &text) < 0:
-            return -1
-    elif read_count(r, b"sequence_id", UINT64_MAX, &number) < 0:
-        return -1
-    if number != 0 or text.raw.n != 0:
-        return infer_fail(
-            r.err, INFER_UNIMPLEMENTED, b"'sequence_id' is not supported: this server keeps no state between requests"
-        )
-    return 0
-
-
-cdef int read_request_parameter(Reader* r, Keys* keys, const Text* key) noexcept nogil:
-    cdef uint64_t count = 0
-    cdef int flag = 0
-    cdef char first
-    cdef char prefix[7]
-    if note_unknown(r, keys, key) < 0:
-        return -1
-    first = json_peek(&r.scan)
-    if key_is(key, b"triton_enable_empty_final_response", 34):
-        return read_bool(r, b"triton_enable_empty_final_response", &flag)
-    if json_unescape(key.raw, prefix, sizeof(prefix)) == 7 and memcmp(prefix, b"triton_", 7) == 0:
-        return infer_fail(
-            r.err, INFER_INVALID_ARGUMENT,
-            b"parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified.",
-        )
-    if first == b"n" and json_word(&r.scan, b"null", 4):
-        return 0
-    if key_is(key, b"binary_data_output", 18):
-        return read_bool(r, b"binary_data_output", &r.request.binary_output_default)
-    if key_is(key, b"timeout", 7):
-        if read_count(r, b"timeout", <uint64_t>INT64_MAX, &count) < 0:
-            return -1
-        r.request.timeout_us = <int64_t>count
-        return 0
-    if key_is(key, b"priority", 8):
-        return read_count(r, b"priority", UINT64_MAX, &r.request.priority)
-    if key_is(key, b"sequence_id", 11):
-        return read_sequence_id(r)
-    if key_is(key, b"sequence_start", 14):
-        return read_bool(r, b"sequence_start", &flag)
-    if key_is(key, b"sequence_end", 12):
-        return read_bool(r, b"sequence_end", &flag)
-    if first == b"{" or first == b"[":
-        return fail_named(
-            r, INFER_INVALID_ARGUMENT,
-            b"parameter '%.*s' has invalid type. It should be either 'int', 'bool', 'double' or 'string'.", key,
-        )
-    if json_scalar(&r.scan) < 0:
-        return fail_json(r)
-    return 0
-
-
-cdef int read_request_parameters(Reader* r) noexcept nogil:
-    cdef Keys keys
-    cdef Text key
-    cdef int entered
-    keys.known = 0
-    keys.unknown_count = 0
-    entered = enter(r, b"parameters", b"{")
-    while entered > 0:
-        if next_key(r, &key) < 0 or read_request_parameter(r, &keys, &key) < 0:
-            return -1
-        entered = more(r, b"{")
-    return entered
-
-
-# What the parameters of one input or output say; -1 where nothing is said.
-cdef struct TensorParameters:
-    int has_binary_size
-    uint64_t binary_size
-    int binary_data
-    int shared_memory
-    uint64_t classification
-
-
-cdef int read_tensor_parameter(
-    Reader* r, Keys* keys, const Text* key, int of_input, TensorParameters* out
-) noexcept nogil:
-    if note_unknown(r, keys, key) < 0:
-        return -1
-    if json_peek(&r.scan) == b"n" and json_word(&r.scan, b"null", 4):
-        return 0
-    if of_input and key_is(key, b"binary_data_size", 16):
-        out.has_binary_size = 1
-        return read_count(r, b"binary_data_size", <uint64_t>INT64_MAX, &out.binary_size)
-    if not of_input and key_is(key, b"binary_data", 11):
-        return read_bool(r, b"binary_data", &out.binary_data)
-    if not of_input and key_is(key, b"classification", 14):
-        return read_count(r, b"classification", UINT64_MAX, &out.classification)
-    if key_is(key, b"shared_memory_region", 20):
-        out.shared_memory = 1
-    if json_skip(&r.scan) < 0:
-        return fail_json(r)
-    return 0
-
-
-cdef int read_tensor_parameters(Reader* r, int of_input, TensorParameters* out) noexcept nogil:
-    cdef Keys keys
-    cdef Text key
-    cdef int entered
-    keys.known = 0
-    keys.unknown_count = 0
-    if json_peek(&r.scan) == b"n" and json_word(&r.scan, b"null", 4):
-        return 0
-    entered = enter(r, b"parameters", b"{")
-    while entered > 0:
-        if next_key(r, &key) < 0 or read_tensor_parameter(r, &keys, &key, of_input, out) < 0:
-            return -1
-        entered = more(r, b"{")
-    return entered
 
 
 # ---- inputs
@@ -226,6 +111,14 @@ cdef int check_one_source(Reader* r, int has_data, const TensorParameters* said)
     )
 
 
+cdef int measure_strings(InputRef* at, Span name, InferError* err) noexcept nogil:
+    at.last_bytes = 0
+    if infer_strings_measure(at.json_data, &at.wire_count, &at.content_bytes, err) == 0:
+        return 0
+    infer_error_name_input(err, name)
+    return -1
+
+
 cdef int place_input(Reader* r, const Text* name, const InputRef* given, const TensorParameters* said) noexcept nogil:
     """Puts a complete input where its name belongs and takes its binary section."""
     cdef const TensorSpec* inputs = r.spec.inputs
@@ -243,6 +136,8 @@ cdef int place_input(Reader* r, const Text* name, const InputRef* given, const T
     at.spec_index = i
     r.request.n_inputs += 1
     if not said.has_binary_size:
+        if given.dtype == DTYPE_BYTES and inputs[i].dtype == DTYPE_BYTES:
+            return measure_strings(at, inputs[i].name, r.err)
         return 0
     at.is_binary = 1
     if tensor_bytes_take(&r.sections, said.binary_size, inputs[i].name, r.spec, &at.bytes, r.err) < 0:
@@ -338,13 +233,18 @@ cdef int place_output(Reader* r, const Text* name, const TensorParameters* said)
     for k in range(r.request.n_outputs):
         if r.request.outputs[k].spec_index == i:
             return fail_named(r, INFER_INVALID_ARGUMENT, b"output '%.*s' already exists in request", name)
+    if said.shared_memory and said.classification:
+        return fail_named(
+            r, INFER_INVALID_ARGUMENT,
+            b"output '%.*s': 'classification' cannot be combined with 'shared_memory_region'", name
+        )
     if said.shared_memory:
         return fail_named(
             r, INFER_UNIMPLEMENTED,
             b"'shared_memory_region' of output '%.*s': shared memory regions are not supported", name
         )
-    if said.classification:
-        return fail_named(r, INFER_UNIMPLEMENTED, b"'classification' of output '%.*s' is not supported", name)
+    if infer_classes_ask(&r.request.outputs[r.request.n_outputs], &outputs[i], said.classification, r.err) < 0:
+        return -1
     r.request.outputs[r.request.n_outputs].spec_index = i
     r.request.outputs[r.request.n_outputs].binary = said.binary_data
     r.request.n_outputs += 1
@@ -520,6 +420,7 @@ cdef dict as_dict(const InferRequest* r, const char* base):
         "id": r.id.p[: r.id.n] if r.has_id else None,
         "inputs": inputs,
         "outputs": [(r.outputs[i].spec_index, bool(r.outputs[i].binary)) for i in range(r.n_outputs)],
+        "class_counts": [r.outputs[i].class_count for i in range(r.n_outputs)],
         "timeout_us": r.timeout_us,
         "priority": r.priority,
         "rows": r.rows,

@@ -10,5 +10,6 @@ def reply(
     """The body of a reply and the length of its JSON part.
 
     `request_id`: contents of a JSON string, still escaped, empty for none. `tensors`: (index of the output, shape,
-    binary, packed elements in segments).
+    binary, packed elements in segments; BYTES in the V2 binary form). Raises InferRefused for BYTES that are no UTF-8
+    and not binary.
     """

@@ -9,17 +9,23 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from server._fast.infer_classes cimport ClassReply, infer_classes_begin, infer_classes_end, infer_classes_wanted
 from server._fast.infer_spec cimport (
     DTYPE_BYTES,
+    INFER_OK,
+    InferError,
     InferRequest,
     ModelSpec,
     ReplyTensor,
     Segment,
+    Span,
     Spec,
     TensorSpec,
     dtype_name,
     dtype_width_bytes,
+    raise_infer_error,
 )
+from server._fast.json_strings cimport fail_no_memory, next_element, write_string
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
 
 
@@ -71,7 +77,7 @@ cdef int write_data(OutBuf* b, const ReplyTensor* tensor) noexcept nogil:
     cdef size_t count
     cdef const char* src
     cdef int i
-    if width == 0 or outbuf_write(b, b',"data":[', 9) < 0:
+    if outbuf_write(b, b',"data":[', 9) < 0:
         return -1
     for i in range(tensor.n_segments):
         src = tensor.segments[i].p
@@ -83,6 +89,29 @@ cdef int write_data(OutBuf* b, const ReplyTensor* tensor) noexcept nogil:
             b.len = <size_t>(number_array_write(b.data + b.len, src, count, tensor.dtype) - b.data)
             src += count * width
             left -= count
+    if b.data[b.len - 1] == b",":
+        b.len -= 1
+    return outbuf_write(b, b"]}", 2)
+
+
+cdef int write_strings(OutBuf* b, const ReplyTensor* tensor, Span output, InferError* err) noexcept nogil:
+    """The same of BYTES."""
+    cdef Span element
+    cdef const char* p
+    cdef const char* end
+    cdef int64_t index = 0
+    cdef int i
+    if outbuf_write(b, b',"data":[', 9) < 0:
+        return -1
+    for i in range(tensor.n_segments):
+        p = tensor.segments[i].p
+        end = p + tensor.segments[i].n
+        while p != end:
+            if next_element(&p, end, &element, output, err) < 0:
+                return -1
+            if write_string(b, element, index, output, b"ask for the output as binary data", err) < 0:
+                return -1
+            index += 1
     if b.data[b.len - 1] == b",":
         b.len -= 1
     return outbuf_write(b, b"]}", 2)
@@ -108,8 +137,10 @@ cdef int write_binary_size(OutBuf* b, const ReplyTensor* tensor) noexcept nogil:
 
 
 cdef int write_json(
-    OutBuf* b, const ModelSpec* spec, const InferRequest* request, const ReplyTensor* tensors, int count
+    OutBuf* b, const ModelSpec* spec, const InferRequest* request, const ReplyTensor* tensors, int count,
+    InferError* err
 ) noexcept nogil:
+    cdef const TensorSpec* output
     cdef int i
     cdef char* p
     if outbuf_reserve(b, request.id.n + spec.json_head.n + 16) < 0:
@@ -126,10 +157,14 @@ cdef int write_json(
     for i in range(count):
         if i and outbuf_write(b, b",", 1) < 0:
             return -1
-        if write_tensor_head(b, &spec.outputs[tensors[i].spec_index], &tensors[i]) < 0:
+        output = &spec.outputs[tensors[i].spec_index]
+        if write_tensor_head(b, output, &tensors[i]) < 0:
             return -1
         if tensors[i].binary:
             if write_binary_size(b, &tensors[i]) < 0:
+                return -1
+        elif tensors[i].dtype == DTYPE_BYTES:
+            if write_strings(b, &tensors[i], output.name, err) < 0:
                 return -1
         elif write_data(b, &tensors[i]) < 0:
             return -1
@@ -147,6 +182,25 @@ cdef int write_sections(OutBuf* b, const ReplyTensor* tensors, int count) noexce
     return 0
 
 
+cdef int write_reply(
+    OutBuf* b,
+    const ModelSpec* spec,
+    const InferRequest* request,
+    const ReplyTensor* tensors,
+    int count,
+    size_t* json_bytes,
+    InferError* err,
+) noexcept nogil:
+    cdef size_t before = b.len
+    err.code = INFER_OK
+    if write_json(b, spec, request, tensors, count, err) == 0:
+        json_bytes[0] = b.len - before
+        if write_sections(b, tensors, count) == 0:
+            return 0
+    b.len = before
+    return -1 if err.code != INFER_OK else fail_no_memory(err)
+
+
 cdef int infer_json_reply(
     OutBuf* b,
     const ModelSpec* spec,
@@ -154,14 +208,17 @@ cdef int infer_json_reply(
     const ReplyTensor* tensors,
     int count,
     size_t* json_bytes,
+    InferError* err,
 ) noexcept nogil:
-    cdef size_t before = b.len
-    if write_json(b, spec, request, tensors, count) == 0:
-        json_bytes[0] = b.len - before
-        if write_sections(b, tensors, count) == 0:
-            return 0
-    b.len = before
-    return -1
+    cdef ClassReply classes
+    cdef int status
+    if not infer_classes_wanted(request):
+        return write_reply(b, spec, request, tensors, count, json_bytes, err)
+    if infer_classes_begin(&classes, spec, request, tensors, count) < 0:
+        return fail_no_memory(err)
+    status = write_reply(b, spec, request, classes.tensors, count, json_bytes, err)
+    infer_classes_end(&classes)
+    return status
 
 
 # ---- Python face
@@ -173,8 +230,6 @@ cdef int set_tensor(ReplyTensor* tensor, Spec spec, int spec_index, shape, bint 
         raise ValueError(f"expected an output of 0 to {spec.c.n_outputs - 1}, got {spec_index}")
     tensor.spec_index = spec_index
     tensor.dtype = spec.c.outputs[spec_index].dtype
-    if tensor.dtype == DTYPE_BYTES:
-        raise ValueError("BYTES tensors are not supported")
     tensor.rank = len(shape)
     if tensor.rank > 8:
         raise ValueError(f"expected at most 8 dimensions, got {tensor.rank}")
@@ -195,6 +250,7 @@ def reply(Spec spec, bytes request_id, list tensors):
     """See infer_json_reply.pyi."""
     cdef OutBuf b
     cdef InferRequest request
+    cdef InferError err
     cdef ReplyTensor* rows = <ReplyTensor*>calloc(<size_t>len(tensors) + 1, sizeof(ReplyTensor))
     cdef size_t json_bytes = 0
     cdef int count = 0
@@ -208,8 +264,8 @@ def reply(Spec spec, bytes request_id, list tensors):
         for spec_index, shape, binary, segments in tensors:
             count += 1
             set_tensor(&rows[count - 1], spec, spec_index, shape, binary, segments)
-        if infer_json_reply(&b, spec.c, &request, rows, count, &json_bytes) < 0:
-            raise MemoryError
+        if infer_json_reply(&b, spec.c, &request, rows, count, &json_bytes, &err) < 0:
+            raise_infer_error(&err)
         return b.data[: b.len], json_bytes
     finally:
         for index in range(count):

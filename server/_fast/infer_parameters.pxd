@@ -236,13 +236,19 @@ cdef inline int check_input_parameters(const TensorParameters* said, Span name, 
 
 
 cdef inline int check_output_parameters(const TensorParameters* said, Span name, InferError* err) noexcept nogil:
+    if said.shared_memory_region.given and said.classification.given:
+        return infer_fail(
+            err, INFER_INVALID_ARGUMENT,
+            b"output '%.*s': 'classification' cannot be combined with 'shared_memory_region'",
+            <int>(name.n if name.n < 128 else 128), name.p,
+        )
     if said.shared_memory_region.given:
         return fail_shared_memory(b"output", name, err)
     if said.classification.given and said.classification.kind != PARAMETER_INT64:
         return fail_type(b"classification", b"int64_param", err)
-    if said.classification.value:
+    if said.classification.value > <uint64_t>INT64_MAX:
         return infer_fail(
-            err, INFER_UNIMPLEMENTED, b"'classification' of output '%.*s' is not supported",
-            <int>(name.n if name.n < 128 else 128), name.p,
+            err, INFER_INVALID_ARGUMENT, b"invalid value for 'classification', expected value >= 0, got %lld",
+            <long long>said.classification.value,
         )
     return 0

@@ -24,7 +24,7 @@ cdef extern from "infer_types.h" nogil:
         size_t n
 
     # Where the elements of an input that is neither JSON nor bytes are (wire_elements.h).
-    enum: WIRE_SOURCE_NONE, WIRE_SOURCE_CONTENTS, WIRE_SOURCE_TENSOR_PROTO
+    enum: WIRE_SOURCE_NONE, WIRE_SOURCE_CONTENTS, WIRE_SOURCE_TENSOR_PROTO, WIRE_SOURCE_ELEMENT
 
     ctypedef struct InferError:
         int code
@@ -45,6 +45,8 @@ cdef struct TensorSpec:
     int rank
     const int64_t* dims   # -1: free
     Span json_name        # the name as a JSON string, quotes included
+    const Span* labels    # of the classes of an output; NULL: it has none
+    int64_t label_count
     int64_t row_elements  # product of the dims (behind the batch axis when batched); -1 when one of them is free
 
 
@@ -66,13 +68,15 @@ cdef struct InputRef:
     int rank              # may exceed INFER_MAX_RANK: then only the first dims are here and validation refuses
     int64_t dims[8]
     int64_t element_count
-    size_t byte_count
+    size_t byte_count     # what the elements take in a slab
     Span json_data        # text of the `data` value
     int is_binary
     Span bytes            # contents when is_binary
-    int wire_source       # when not is_binary: 0 for json_data, else WIRE_SOURCE_*: repeated numbers inside `wire`
-    Span wire             # the protobuf message around them
-    int64_t wire_count    # how many there are
+    int wire_source       # when not is_binary: 0 for json_data, else WIRE_SOURCE_*: repeated values inside `wire`
+    Span wire             # the protobuf message around them; WIRE_SOURCE_ELEMENT: the one element itself
+    int64_t wire_count    # how many there are; BYTES: also of strings in json_data
+    size_t content_bytes  # BYTES, not is_binary: the elements' bytes together, their lengths not counted
+    size_t last_bytes     # BYTES of a TensorProto: of the last element, which stands for all that are missing
     int position          # which input of a protobuf request this is
     Span datatype         # as the request wrote it, for the error text
 
@@ -80,6 +84,7 @@ cdef struct InputRef:
 cdef struct OutputRef:
     int spec_index
     int binary
+    int64_t class_count   # at most that many classes instead of the values (infer_classes); 0: the values
 
 
 cdef struct InferRequest:
@@ -131,6 +136,7 @@ cdef class Spec:
     cdef readonly str version
     cdef list _keep
     cdef Span _text(self, bytes text)
+    cdef int _labels(self, object labels) except -1
     cdef int _tensors(self, TensorSpec** at, object tensors, str kind) except -1
 
 

@@ -1,6 +1,6 @@
 """What a model takes and gives, for the readers and writers in C."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 class InferRefused(ValueError):
     """A request that cannot be served, or data that cannot be read.
@@ -19,7 +19,7 @@ class Spec:
 
     `inputs` and `outputs` are rows (name, datatype, dims): the KServe V2 datatype name, at most 8 dimensions,
     -1 = free. `batched`: the first dimension of every tensor is -1 and counts rows. `max_batch`: rows of a
-    server-side slab. ValueError names the tensor when a row is wrong.
+    server-side slab. `labels`: of some outputs, the names of their classes in order. ValueError names the tensor when a row is wrong.
     """
 
     name: str
@@ -32,4 +32,5 @@ class Spec:
         max_batch: int,
         inputs: Iterable[tuple[str, str, Sequence[int]]],
         outputs: Iterable[tuple[str, str, Sequence[int]]],
+        labels: Mapping[str, Sequence[str]] | None = None,
     ) -> None: ...

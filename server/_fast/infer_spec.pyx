@@ -9,10 +9,16 @@ import json
 import math
 import struct
 
-from libc.stdint cimport INT64_MAX, int64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
+
+
+cdef extern from "bytes_form.h" nogil:
+    enum: BYTES_CUT_LENGTH, BYTES_CUT_ELEMENT
+    int bytes_next(const char** p, const char* end, Span* element) noexcept
+    int64_t bytes_count(const char** p, const char* end, int64_t most) noexcept
 
 
 class InferRefused(ValueError):
@@ -177,6 +183,68 @@ cdef int check_wire_count(
     )
 
 
+cdef int check_bytes_form(
+    InputRef* given, const TensorSpec* want, const ModelSpec* spec, InferError* err
+) noexcept nogil:
+    """A binary BYTES tensor: one pass over the lengths."""
+    cdef const char* p = given.bytes.p
+    cdef const char* end = p + given.bytes.n
+    cdef Span element
+    cdef int64_t count = bytes_count(&p, end, given.element_count)
+    cdef int status = 0
+    if count == given.element_count:
+        status = bytes_next(&p, end, &element)
+        if status == 0:
+            given.byte_count = given.bytes.n
+            return 0
+    if count == BYTES_CUT_LENGTH or status == BYTES_CUT_LENGTH:
+        return infer_fail(
+            err, INFER_INVALID_ARGUMENT,
+            b"incomplete string length indicator for inference input '%.*s' for model '%.*s', expecting 4 bytes but "
+            b"only %zu bytes available",
+            clip(want.name), want.name.p, clip(spec.name), spec.name.p, <size_t>(end - p),
+        )
+    if count == BYTES_CUT_ELEMENT or status == BYTES_CUT_ELEMENT:
+        bytes_next(&p, end, &element)
+        return infer_fail(
+            err, INFER_INVALID_ARGUMENT,
+            b"incomplete string data for inference input '%.*s' for model '%.*s', expecting string of length %zu but "
+            b"only %zu bytes available",
+            clip(want.name), want.name.p, clip(spec.name), spec.name.p, element.n, <size_t>(end - p) - 4,
+        )
+    return fail_string_count(given, want, spec, count + status, err)
+
+
+cdef int fail_string_count(
+    const InputRef* given, const TensorSpec* want, const ModelSpec* spec, int64_t got, InferError* err
+) noexcept nogil:
+    if got > given.element_count:
+        return infer_fail(
+            err, INFER_INVALID_ARGUMENT,
+            b"unexpected number of string elements %lld for inference input '%.*s' for model '%.*s', expecting %lld",
+            <long long>got, clip(want.name), want.name.p, clip(spec.name), spec.name.p, <long long>given.element_count,
+        )
+    return infer_fail(
+        err, INFER_INVALID_ARGUMENT,
+        b"expected %lld string elements for inference input '%.*s' for model '%.*s', got %lld",
+        <long long>given.element_count, clip(want.name), want.name.p, clip(spec.name), spec.name.p, <long long>got,
+    )
+
+
+cdef int check_strings(InputRef* given, const TensorSpec* want, const ModelSpec* spec, InferError* err) noexcept nogil:
+    """The byte count of BYTES: elements that the protocol's reader has counted, or a binary tensor."""
+    cdef int64_t count = given.element_count
+    cdef int64_t missing = count - given.wire_count
+    if given.is_binary:
+        return check_bytes_form(given, want, spec, err)
+    if missing < 0 or (missing > 0 and given.wire_source != WIRE_SOURCE_TENSOR_PROTO):
+        return fail_string_count(given, want, spec, given.wire_count, err)
+    if <uint64_t>count > (<uint64_t>INT64_MAX - given.content_bytes) // (4 + <uint64_t>given.last_bytes):
+        return fail_overflow(given, want, err)
+    given.byte_count = given.content_bytes + 4 * <size_t>count + <size_t>missing * given.last_bytes
+    return 0
+
+
 cdef int check_counts(InputRef* given, const TensorSpec* want, const ModelSpec* spec, InferError* err) noexcept nogil:
     """Element and byte counts, each multiplication checked; the contents are long enough for them."""
     cdef int64_t width = <int64_t>dtype_width_bytes(want.dtype)
@@ -192,11 +260,7 @@ cdef int check_counts(InputRef* given, const TensorSpec* want, const ModelSpec* 
             count *= given.dims[i]
     given.element_count = count
     if want.dtype == DTYPE_BYTES:
-        return infer_fail(
-            err, INFER_UNIMPLEMENTED,
-            b"input '%.*s' for model '%.*s' is BYTES: BYTES tensors are not supported",
-            clip(want.name), want.name.p, clip(spec.name), spec.name.p,
-        )
+        return check_strings(given, want, spec, err)
     if count > INT64_MAX // width:
         return fail_overflow(given, want, err)
     given.byte_count = <size_t>(count * width)
@@ -257,6 +321,7 @@ cdef int infer_validate(InferRequest* r, const ModelSpec* spec, InferError* err)
         for i in range(spec.n_outputs):
             r.outputs[i].spec_index = i
             r.outputs[i].binary = r.binary_output_default
+            r.outputs[i].class_count = 0
     return 0
 
 
@@ -265,7 +330,7 @@ cdef int infer_validate(InferRequest* r, const ModelSpec* spec, InferError* err)
 cdef class Spec:
     """See infer_spec.pyi."""
 
-    def __cinit__(self, str name, str version, bint batched, int max_batch, inputs, outputs):
+    def __cinit__(self, str name, str version, bint batched, int max_batch, inputs, outputs, labels=None):
         self._keep = []
         self.c = <ModelSpec*>calloc(1, sizeof(ModelSpec))
         if self.c == NULL:
@@ -282,6 +347,7 @@ cdef class Spec:
         self.c.max_batch = max_batch
         self.c.n_inputs = self._tensors(&self.c.inputs, inputs, "input")
         self.c.n_outputs = self._tensors(&self.c.outputs, outputs, "output")
+        self._labels(labels or {})
 
     def __dealloc__(self):
         if self.c != NULL:
@@ -295,6 +361,27 @@ cdef class Spec:
         span.p = text
         span.n = <size_t>len(text)
         return span
+
+    cdef int _labels(self, object labels) except -1:
+        """The classes' names of some outputs."""
+        cdef Span* made
+        cdef TensorSpec* output
+        cdef int i
+        for name, texts in labels.items():
+            for i in range(self.c.n_outputs):
+                output = &self.c.outputs[i]
+                if output.name.p[: output.name.n] == name.encode():
+                    break
+            else:
+                raise ValueError(f"model {self.name!r}: labels for {name!r}, which is not an output")
+            room = bytearray(len(texts) * sizeof(Span) + 1)
+            self._keep.append(room)
+            made = <Span*><char*>room
+            for i, text in enumerate(texts):
+                made[i] = self._text(text.encode())
+            output.labels = made
+            output.label_count = len(texts)
+        return 0
 
     cdef int _tensors(self, TensorSpec** at, object tensors, str kind) except -1:
         cdef list rows = list(tensors)

@@ -45,8 +45,8 @@ enum InferErrorCode {
 
 enum { INFER_MAX_RANK = 8, INFER_ERROR_BYTES = 512 };
 
-/* Where the elements of an input that came as protobuf numbers are; see wire_elements.h. */
-enum WireSource { WIRE_SOURCE_NONE = 0, WIRE_SOURCE_CONTENTS = 1, WIRE_SOURCE_TENSOR_PROTO = 2 };
+/* Where the elements of an input that came as protobuf values are, see wire_elements.h; the last: one BYTES element. */
+enum WireSource { WIRE_SOURCE_NONE = 0, WIRE_SOURCE_CONTENTS = 1, WIRE_SOURCE_TENSOR_PROTO = 2, WIRE_SOURCE_ELEMENT = 3 };
 
 /* Bytes that somebody else owns; never NUL-terminated. */
 typedef struct Span {

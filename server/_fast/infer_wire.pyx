@@ -9,6 +9,7 @@ filled; nothing below the Python face touches an object. Any thread; O(message b
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
+from server._fast.infer_classes cimport infer_classes_ask
 from server._fast.infer_parameters cimport (
     RequestParameters,
     TensorParameters,
@@ -103,6 +104,7 @@ cdef struct Tensor:
     int64_t dims[8]
     int has_contents
     int64_t counts[9]      # elements per field of InferTensorContents
+    size_t content_bytes   # of the BYTES elements
     TensorParameters parameters
 
 
@@ -140,6 +142,7 @@ cdef int count_contents(Tensor* t, const ProtoField* message) noexcept nogil:
             t.counts[f.number] += count
         elif f.number == 8 and f.wire == WIRE_BYTES:
             t.counts[8] += 1
+            t.content_bytes += f.bytes.n
 
 
 cdef int read_tensor_fields(Tensor* t, const ProtoField* message) noexcept nogil:
@@ -215,6 +218,7 @@ cdef int read_input(Reader* r, const ProtoField* message) noexcept nogil:
         at.wire_source = WIRE_SOURCE_CONTENTS
         at.wire = message.bytes
         at.wire_count = t.counts[wire_field(WIRE_SOURCE_CONTENTS, at.dtype).number]
+        at.content_bytes = t.content_bytes
         r.contents_count += 1
     return 0
 
@@ -257,6 +261,10 @@ cdef int read_output(Reader* r, const ProtoField* message) noexcept nogil:
                 r.err, INFER_INVALID_ARGUMENT, b"output '%.*s' already exists in request", clip(name), name.p
             )
     if check_output_parameters(&parameters, name, r.err) < 0:
+        return -1
+    if infer_classes_ask(
+        &request.outputs[request.n_outputs], &r.spec.outputs[index], parameters.classification.value, r.err
+    ) < 0:
         return -1
     request.outputs[request.n_outputs].spec_index = index
     request.outputs[request.n_outputs].binary = 1

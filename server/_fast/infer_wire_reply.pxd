@@ -1,7 +1,8 @@
 """inference.ModelInferResponse with raw contents, alone or inside a ModelStreamInferResponse.
 
 Knows nothing of gRPC framing: the caller puts the five bytes before the message and fills their length afterwards.
-Borrows the tensors, appends to an OutBuf that the caller owns, which is grown at most once. Any thread; O(bytes).
+Borrows the tensors, appends to an OutBuf that the caller owns, which is grown at most once. Where the request asks for
+classes, they are written in place of the values. Any thread; O(bytes).
 """
 
 from server._fast.infer_spec cimport InferRequest, ModelSpec, ReplyTensor, Span, Spec

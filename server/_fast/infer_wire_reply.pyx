@@ -8,6 +8,7 @@ from libc.stdint cimport INT32_MAX, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strlen
 
+from server._fast.infer_classes cimport ClassReply, infer_classes_begin, infer_classes_end, infer_classes_wanted
 from server._fast.infer_spec cimport (
     INFER_MAX_RANK,
     InferRequest,
@@ -99,6 +100,20 @@ cdef size_t response_bytes(
 
 
 cdef int infer_wire_reply(
+    OutBuf* b, const ModelSpec* spec, const InferRequest* request, const ReplyTensor* tensors, int count, int stream
+) noexcept nogil:
+    cdef ClassReply classes
+    cdef int status
+    if not infer_classes_wanted(request):
+        return write_reply(b, spec, request, tensors, count, stream)
+    if infer_classes_begin(&classes, spec, request, tensors, count) < 0:
+        return -1
+    status = write_reply(b, spec, request, classes.tensors, count, stream)
+    infer_classes_end(&classes)
+    return status
+
+
+cdef int write_reply(
     OutBuf* b, const ModelSpec* spec, const InferRequest* request, const ReplyTensor* tensors, int count, int stream
 ) noexcept nogil:
     cdef size_t n = response_bytes(spec, request, tensors, count) + (<size_t>FINAL_RESPONSE_BYTES if stream else 0)

@@ -1,14 +1,17 @@
-"""One input of a request into memory, whatever form it came in: JSON numbers, bytes, protobuf numbers.
+"""One input of a request into memory, whatever form it came in: JSON numbers and strings, bytes, protobuf
+fields.
 
-The one place that knows all forms: a new form is one more branch here. The destination belongs to the caller. Any
-thread, one per filler; O(bytes).
+The one place that knows all forms: a new form is one more branch here. BYTES that are not binary come whole, in one
+call: their size in a slab is known, but not where a row ends. The destination belongs to the caller. Any thread, one
+per filler; O(bytes).
 """
 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
 from server._fast.infer_json_fill cimport FillCursor, infer_json_fill_begin, infer_json_fill_end, infer_json_fill_next
-from server._fast.infer_spec cimport WIRE_SOURCE_NONE, InferError, InputRef
+from server._fast.infer_spec cimport DTYPE_BYTES, WIRE_SOURCE_NONE, InferError, InputRef
+from server._fast.infer_strings cimport infer_strings_fill
 from server._fast.wire_fill cimport WireCursor, infer_wire_fill_begin, infer_wire_fill_end, infer_wire_fill_next
 
 
@@ -23,6 +26,8 @@ cdef inline void filler_begin(InputFiller* f, const InputRef* source) noexcept n
     f.source = source
     if source.is_binary:
         f.bytes = source.bytes.p
+    elif source.dtype == DTYPE_BYTES:
+        pass
     elif source.wire_source != WIRE_SOURCE_NONE:
         infer_wire_fill_begin(&f.wire, source)
     else:
@@ -36,6 +41,9 @@ cdef inline int filler_next(InputFiller* f, int64_t element_count, uint64_t size
         memcpy(dst, f.bytes, size_bytes)
         f.bytes += size_bytes
         return 0
+    if f.source.dtype == DTYPE_BYTES:
+        infer_strings_fill(f.source, dst)
+        return 0
     if f.source.wire_source != WIRE_SOURCE_NONE:
         return infer_wire_fill_next(&f.wire, element_count, dst, error)
     return infer_json_fill_next(&f.json, element_count, dst, error)
@@ -43,7 +51,7 @@ cdef inline int filler_next(InputFiller* f, int64_t element_count, uint64_t size
 
 cdef inline int filler_end(InputFiller* f, InferError* error) noexcept nogil:
     """Whether nothing is left: 0, or -1 and a text."""
-    if f.source.is_binary:
+    if f.source.is_binary or f.source.dtype == DTYPE_BYTES:
         return 0
     if f.source.wire_source != WIRE_SOURCE_NONE:
         return infer_wire_fill_end(&f.wire, error)

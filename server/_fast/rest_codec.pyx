@@ -134,6 +134,5 @@ cdef int rest_reply(InferCall call, OutBuf* b, size_t* json_bytes, InferError* e
                 return -1
             json_bytes[0] = b.len
             return 0
-        if infer_json_reply(b, lane.model, &call.request, lane.replies, call.request.n_outputs, json_bytes) == 0:
-            return 0
+        return infer_json_reply(b, lane.model, &call.request, lane.replies, call.request.n_outputs, json_bytes, err)
     return infer_fail(err, INFER_INTERNAL, "out of memory for the reply")

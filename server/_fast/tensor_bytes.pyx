@@ -5,13 +5,13 @@ the body, nothing is copied here: a row is filled by memcpy from its span. Alloc
 any thread.
 """
 
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint64_t
 
 from server._fast.infer_spec cimport (
     DTYPE_BOOL,
     DTYPE_BYTES,
     INFER_INVALID_ARGUMENT,
-    INFER_UNIMPLEMENTED,
+    WIRE_SOURCE_ELEMENT,
     InferError,
     InferRequest,
     InputRef,
@@ -70,6 +70,38 @@ cdef int tensor_bytes_check(Span contents, int dtype, Span name, InferError* err
     )
 
 
+cdef int raw_element(
+    Span body, const TensorSpec* want, const ModelSpec* spec, InferRequest* r, InferError* err
+) noexcept nogil:
+    """The body is the one element of a BYTES tensor, without a length before it."""
+    cdef InputRef* given = &r.inputs[0]
+    cdef int i
+    given.spec_index = 0
+    given.dtype = want.dtype
+    given.rank = want.rank
+    for i in range(want.rank):
+        if want.dims[i] != 1 and not (i == 0 and want.dims[i] < 0):
+            return infer_fail(
+                err, INFER_INVALID_ARGUMENT,
+                b"For BYTE datatype raw input '%.*s', the model must have input shape [1]",
+                clip(want.name), want.name.p,
+            )
+        given.dims[i] = 1
+    given.is_binary = 0
+    given.wire_source = WIRE_SOURCE_ELEMENT
+    given.wire = body
+    given.wire_count = 1
+    given.content_bytes = body.n
+    given.last_bytes = 0
+    r.n_inputs = 1
+    if body.n > UINT32_MAX:
+        return infer_fail(
+            err, INFER_INVALID_ARGUMENT, b"input '%.*s': an element of BYTES has at most %u bytes, got %zu",
+            clip(want.name), want.name.p, <unsigned>UINT32_MAX, body.n,
+        )
+    return infer_validate(r, spec, err)
+
+
 cdef int tensor_bytes_raw(Span body, const ModelSpec* spec, InferRequest* r, InferError* err) noexcept nogil:
     cdef TensorSpec* want
     cdef InputRef* given
@@ -87,10 +119,7 @@ cdef int tensor_bytes_raw(Span body, const ModelSpec* spec, InferRequest* r, Inf
         )
     want = &spec.inputs[0]
     if want.dtype == DTYPE_BYTES:
-        return infer_fail(
-            err, INFER_UNIMPLEMENTED, b"input '%.*s' for model '%.*s' is BYTES: BYTES tensors are not supported",
-            clip(want.name), want.name.p, clip(spec.name), spec.name.p,
-        )
+        return raw_element(body, want, spec, r, err)
     given = &r.inputs[0]
     element_bytes = dtype_width_bytes(want.dtype)
     given.spec_index = 0

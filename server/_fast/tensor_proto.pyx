@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset, strlen
 
 from server._fast.infer_spec cimport (
+    DTYPE_BYTES,
     INFER_INVALID_ARGUMENT,
     INFER_MAX_RANK,
     WIRE_SOURCE_TENSOR_PROTO,
@@ -168,6 +169,8 @@ cdef struct Tensor:
     Span content
     int64_t counts[18]     # elements per field
     int64_t value_count    # of all
+    size_t content_bytes   # of string_val
+    size_t last_bytes      # of its last element
 
 
 cdef int read_dim(Tensor* t, const ProtoField* message) noexcept nogil:
@@ -213,6 +216,8 @@ cdef int read_values(Tensor* t, const ProtoField* f) noexcept nogil:
         count = proto_count_elements(f, wire)
     elif f.number == 8 and f.wire == WIRE_BYTES:
         count = 1
+        t.content_bytes += f.bytes.n
+        t.last_bytes = f.bytes.n
     if count <= 0:
         return <int>count
     t.counts[f.number] += count
@@ -255,14 +260,17 @@ cdef void place_input(InputRef* at, int index, const Tensor* t, Span entry) noex
     at.rank = t.rank
     for i in range(t.rank if t.rank < INFER_MAX_RANK else INFER_MAX_RANK):
         at.dims[i] = t.dims[i]
-    if t.content.n:
+    if t.content.n and at.dtype != DTYPE_BYTES:
         at.is_binary = 1
         at.bytes = t.content
         return
     at.wire_source = WIRE_SOURCE_TENSOR_PROTO
     at.wire = entry
+    at.content_bytes = t.content_bytes
+    at.last_bytes = t.last_bytes
     at.wire_count = t.counts[wire_field(WIRE_SOURCE_TENSOR_PROTO, at.dtype).number]
-    if at.wire_count == 0 and t.value_count:
+    # tensor_content of strings is a form of TensorFlow's own, which no client library writes.
+    if (at.wire_count == 0 and t.value_count) or t.content.n:
         at.wire_count = ELSEWHERE
 
 
@@ -364,6 +372,7 @@ cdef int read_output(Reader* r, const ProtoField* f) noexcept nogil:
             return 0
     request.outputs[request.n_outputs].spec_index = index
     request.outputs[request.n_outputs].binary = 1
+    request.outputs[request.n_outputs].class_count = 0
     request.n_outputs += 1
     return 0
 

@@ -10,6 +10,9 @@
 
 enum { WIRE_CONTENTS_FIELDS = 9, WIRE_TENSOR_PROTO_FIELDS = 18 };
 
+/* Where the message with the elements stands: in an InferInputTensor, in a map entry; BYTES elements in either. */
+enum { WIRE_CONTENTS_FIELD = 5, WIRE_TENSOR_PROTO_FIELD = 2, WIRE_BYTES_FIELD = 8 };
+
 typedef struct WireField {
     uint8_t number; /* 0: the datatype cannot be sent this way */
     uint8_t wire;   /* of one element */

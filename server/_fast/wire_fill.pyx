@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from server._fast.infer_spec cimport (
+    DTYPE_BYTES,
     INFER_INTERNAL,
     INFER_INVALID_ARGUMENT,
     WIRE_SOURCE_CONTENTS,
@@ -26,6 +27,7 @@ from server._fast.infer_spec cimport (
     infer_fail,
     raise_infer_error,
 )
+from server._fast.infer_strings cimport infer_strings_fill
 from server._fast.proto_scan cimport WIRE_BYTES, ProtoField, proto_next, proto_start, proto_varint
 
 
@@ -34,20 +36,18 @@ cdef extern from "wire_elements.h" nogil:
         uint8_t number
         uint8_t wire
 
+    enum: WIRE_CONTENTS_FIELD, WIRE_TENSOR_PROTO_FIELD
     WireField wire_field(int source, int dtype) noexcept
     int64_t wire_copy_elements(const char** p, const char* end, int dtype, int64_t count, char* dst) noexcept
-
-
-cdef enum:
-    CONTENTS_FIELD = 5      # of InferInputTensor
-    TENSOR_PROTO_FIELD = 2  # of a map entry
 
 
 cdef void infer_wire_fill_begin(WireCursor* c, const InputRef* source) noexcept nogil:
     cdef WireField field = wire_field(source.wire_source, source.dtype)
     memset(c, 0, sizeof(WireCursor))
     proto_start(&c.outer, source.wire.p, source.wire.n, 2)
-    c.inner_number = CONTENTS_FIELD if source.wire_source == WIRE_SOURCE_CONTENTS else TENSOR_PROTO_FIELD
+    c.inner_number = WIRE_TENSOR_PROTO_FIELD
+    if source.wire_source == WIRE_SOURCE_CONTENTS:
+        c.inner_number = WIRE_CONTENTS_FIELD
     c.number = field.number
     c.wire = field.wire
     c.dtype = source.dtype
@@ -154,6 +154,12 @@ cdef list contents_of(const InputRef* source, Span name, counts):
     return parts
 
 
+cdef bytes strings_of(const InputRef* source):
+    cdef bytearray made = bytearray(source.byte_count)
+    infer_strings_fill(source, made)
+    return bytes(made)
+
+
 cdef dict request_as_dict(const InferRequest* r, const ModelSpec* spec, const char* base, row_counts):
     cdef int i
     cdef int k
@@ -168,6 +174,7 @@ cdef dict request_as_dict(const InferRequest* r, const ModelSpec* spec, const ch
             "byte_count": source.byte_count,
             "bytes": span_or_none(source.bytes, base) if source.is_binary else None,
             "parts": None if source.wire_source == WIRE_SOURCE_NONE or source.is_binary
+            else [strings_of(source)] if source.dtype == DTYPE_BYTES
             else contents_of(
                 source, spec.inputs[i].name, [n * source.element_count // r.rows for n in row_counts or [r.rows]]),
         })
@@ -175,6 +182,7 @@ cdef dict request_as_dict(const InferRequest* r, const ModelSpec* spec, const ch
         "id": r.id.p[: r.id.n] if r.has_id else None,
         "inputs": inputs,
         "outputs": [r.outputs[i].spec_index for i in range(r.n_outputs)],
+        "class_counts": [r.outputs[i].class_count for i in range(r.n_outputs)],
         "timeout_us": r.timeout_us,
         "priority": r.priority,
         "rows": r.rows,

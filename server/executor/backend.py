@@ -7,7 +7,10 @@ from typing import NamedTuple, Protocol
 
 
 class TensorBuffer(NamedTuple):
-    """A tensor that lies ready in memory: name of the model's input or output, datatype code, dims, address."""
+    """A tensor that lies ready in memory: name of the model's input or output, datatype code, dims, address.
+
+    BYTES: there are as many elements in the V2 binary form as dims say.
+    """
 
     name: str
     datatype: int
@@ -16,7 +19,7 @@ class TensorBuffer(NamedTuple):
 
 
 class ProducedTensor(NamedTuple):
-    """An output that the runtime allocated: its memory lives as long as `owner` does."""
+    """An output that the runtime allocated, BYTES in the V2 binary form: its memory lives as long as `owner` does."""
 
     dims: tuple[int, ...]
     address: int

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import array
+import ctypes
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -12,14 +15,27 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime as ort
 
+from server._fast.string_tensor import assign, is_known_layout, pack
 from server.executor.backend import LoadError, ModelError, ProducedTensor, Run, TensorBuffer
-from server.protocol.datatypes import BY_CODE
+from server.protocol.datatypes import BY_CODE, BY_NAME
 
 #: Datatype code -> onnx.TensorProto.DataType, the number that IOBinding takes for every fixed-width type.
 _ELEMENT_TYPES: dict[int, int] = {code: datatype.onnx for code, datatype in BY_CODE.items()}
 _PATH = re.compile(r"(?:[A-Za-z]:)?(?:/[^\s:'\"/]+)+/?(?::\d+)?")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _MAX_TEXT = 240
+_BYTES = BY_NAME["BYTES"]
+_INT64 = BY_NAME["INT64"]
+#: No BYTES tensor is longer: a slab has room for less.
+_MAX_BYTES = 1 << 40
+#: An ONNX file: `shape` INT64 -> Expand of the string "abc" -> `strings`. ONNX Runtime's Python face makes no empty
+#: tensor of strings by itself.
+STRINGS_MODEL = bytes.fromhex(
+    "0808120b6f6e6e785f7772697465723a6d0a280a04746578740a0573686170651207737472696e67731a08457870616e645f302206457870"
+    "616e641207737472696e67732a0d100832036162634204746578745a180a057368617065120f0a0d080712090a0712056261746368620f0a"
+    "07737472696e677312040a02080842040a001011"
+)
+STRINGS_TEXT = b"abc"
 
 
 def client_text(error: BaseException) -> str:
@@ -48,6 +64,8 @@ class OnnxBackend:
             raise LoadError(client_text(error)) from error
         self._raw: Any = self._session._sess
         self._run_options = ort.RunOptions()
+        tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
+        self._strings = _Strings(options) if any(t.type == _BYTES.onnxruntime for t in tensors) else None
 
     @property
     def device(self) -> str:
@@ -75,16 +93,65 @@ class OnnxBackend:
     def run(self, inputs: Sequence[TensorBuffer], output_names: Sequence[str]) -> list[ProducedTensor]:
         binding = self._session.io_binding()
         for tensor in inputs:
-            self._bind_input(binding, tensor)
+            if tensor.datatype == _BYTES.code and self._strings is not None:
+                binding.bind_ortvalue_input(tensor.name, self._strings.made_of(tensor))
+            else:
+                self._bind_input(binding, tensor)
         for name in output_names:
             binding.bind_output(name, "cpu")
         try:
             self._session.run_with_iobinding(binding, self._run_options)
         except Exception as error:
             raise ModelError(client_text(error)) from error
-        values = binding.get_outputs()
-        return [ProducedTensor(tuple(v.shape()), v.data_ptr(), v.tensor_size_in_bytes(), v) for v in values]
+        return [_produced(name, value) for name, value in zip(output_names, binding.get_outputs(), strict=True)]
 
     @staticmethod
     def _bind_input(binding: Any, tensor: TensorBuffer) -> None:
         binding.bind_input(tensor.name, "cpu", 0, _ELEMENT_TYPES[tensor.datatype], list(tensor.dims), tensor.address)
+
+
+def _produced(name: str, value: Any) -> ProducedTensor:
+    dims = tuple(value.shape())
+    if value.data_type() != _BYTES.onnxruntime:
+        return ProducedTensor(dims, value.data_ptr(), value.tensor_size_in_bytes(), value)
+    try:
+        form = pack(value.data_ptr(), math.prod(dims))
+    except (ValueError, MemoryError) as error:
+        raise ModelError(f"output '{name}' cannot be sent: {error or 'out of memory'}") from error
+    if not form:
+        return ProducedTensor(dims, 0, 0, form)
+    memory = (ctypes.c_char * len(form)).from_buffer(form)
+    return ProducedTensor(dims, ctypes.addressof(memory), len(form), memory)
+
+
+class _Strings:
+    """Makes tensors of strings, which ONNX Runtime takes as inputs and which hold any bytes."""
+
+    def __init__(self, options: Any) -> None:
+        """Raises LoadError if this build of ONNX Runtime keeps strings in a way that is not known here."""
+        self._session = ort.InferenceSession(STRINGS_MODEL, options, providers=["CPUExecutionProvider"])
+        if not is_known_layout(self._tensor((2,)).data_ptr(), STRINGS_TEXT):
+            raise LoadError(
+                f"models with strings are not served with ONNX Runtime {ort.__version__}: it was built with another "
+                "C++ library; expected a build with libstdc++, as the wheels for Linux are"
+            )
+
+    def made_of(self, tensor: TensorBuffer) -> Any:
+        """An OrtValue with the tensor's elements. Raises ModelError."""
+        value = self._tensor(tensor.dims)
+        try:
+            assign(value.data_ptr(), math.prod(tensor.dims), tensor.address, _MAX_BYTES)
+        except (ValueError, MemoryError) as error:
+            raise ModelError(f"input '{tensor.name}' cannot be read: {error or 'out of memory'}") from error
+        return value
+
+    def _tensor(self, dims: Sequence[int]) -> Any:
+        shape = array.array("q", [*dims, 0])
+        binding = self._session.io_binding()
+        binding.bind_input("shape", "cpu", 0, _INT64.onnx, [len(dims)], shape.buffer_info()[0])
+        binding.bind_output("strings", "cpu")
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise ModelError(client_text(error)) from error
+        return binding.get_outputs()[0]

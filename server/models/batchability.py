@@ -43,10 +43,11 @@ def verdict(model: OnnxModel) -> Batching:
     if not model.inputs:
         return _alone("the model has no inputs")
     tensors = [("input", tensor) for tensor in model.inputs] + [("output", tensor) for tensor in model.outputs]
-    for kind, tensor in tensors:
-        obstacle = _first_axis(kind, tensor)
-        if obstacle is not None:
-            return _alone(obstacle)
+    for rule in (_strings, _first_axis):
+        for kind, tensor in tensors:
+            obstacle = rule(kind, tensor)
+            if obstacle is not None:
+                return _alone(obstacle)
     handed_through = {tensor.name for tensor in model.inputs} & {tensor.name for tensor in model.outputs}
     if handed_through:
         # ONNX Runtime does not copy it to the memory that is bound for the output.
@@ -107,6 +108,11 @@ def _alone(obstacle: str) -> Batching:
 def _first(tensor: TensorInfo) -> str | None:
     first = tensor.shape[0] if tensor.shape else None
     return first if isinstance(first, str) else None
+
+
+def _strings(kind: str, tensor: TensorInfo) -> str | None:
+    # A row of them has no size of its own, so rows cannot lie side by side.
+    return f"{kind} {tensor.name!r} holds strings" if tensor.dtype == "BYTES" else None
 
 
 def _first_axis(kind: str, tensor: TensorInfo) -> str | None:

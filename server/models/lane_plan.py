@@ -18,7 +18,9 @@ MAX_SLABS = 1024
 
 
 class Shape(NamedTuple):
-    """A tensor for the plan: bytes per element and dims, -1 for a free one, None for an unknown rank."""
+    """A tensor for the plan: bytes per element, 0 where they vary (strings), and dims, -1 for a free one, None for an
+    unknown rank.
+    """
 
     item_bytes: int
     dims: tuple[int, ...] | None
@@ -85,7 +87,7 @@ def _padded(size: int) -> int:
 
 
 def _fixed(shapes: Sequence[Shape], variable: int) -> int:
-    """Bytes for one request's tensors: exact where every shape is fixed, else the room for variable ones."""
-    if any(shape.dims is None or -1 in shape.dims for shape in shapes):
+    """Bytes for one request's tensors: exact where every size is fixed, else the room for variable ones."""
+    if any(shape.item_bytes == 0 or shape.dims is None or -1 in shape.dims for shape in shapes):
         return variable
     return sum(_padded(max(1, shape.item_bytes * _count(shape.dims or ()))) for shape in shapes)

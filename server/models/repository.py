@@ -200,8 +200,8 @@ def unsupported_reason(model: OnnxModel) -> str | None:
     return None
 
 
-#: The datatypes of the V2 protocol with a fixed width.
-SERVED_DATATYPES = frozenset(onnx_file.V2_DATATYPES.values()) - {"BYTES"}
+#: The datatypes of the V2 protocol.
+SERVED_DATATYPES = frozenset(onnx_file.V2_DATATYPES.values())
 
 
 def _folders(root: Path) -> list[Path]:

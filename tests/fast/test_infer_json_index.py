@@ -17,7 +17,7 @@ from tests.support.guard_page import GuardedMemory
 
 INVALID_ARGUMENT, UNIMPLEMENTED = 1, 4
 INPUTS = [("image", "FP32", [-1, 3]), ("mask", "BOOL", [-1])]
-OUTPUTS = [("probabilities", "FP32", [-1, 10]), ("label", "INT64", [-1])]
+OUTPUTS = [("probabilities", "FP32", [-1, 10]), ("label", "INT64", [-1]), ("flag", "BOOL", [-1])]
 SPEC = Spec("digits", "1", True, 64, INPUTS, OUTPUTS)
 MODEL = reference.Model("digits", "1", True, INPUTS, OUTPUTS)
 LONE = Spec("lone", "1", False, 1, [("x", "INT32", [2, -1])], [("y", "INT32", [2, -1])])
@@ -295,9 +295,9 @@ REFUSED: list[tuple[object, int, str]] = [
     ),
     ({"inputs": [IMAGE, MASK], "outputs": [{}]}, INVALID_ARGUMENT, "Unable to parse 'name': an output has none"),
     (
-        {"inputs": [IMAGE, MASK], "outputs": [{"name": "label", "parameters": {"classification": 3}}]},
-        UNIMPLEMENTED,
-        "'classification' of output 'label' is not supported",
+        {"inputs": [IMAGE, MASK], "outputs": [{"name": "flag", "parameters": {"classification": 3}}]},
+        INVALID_ARGUMENT,
+        "class result not available for output due to unsupported type 'BOOL'",
     ),
     (
         {"inputs": [IMAGE, MASK], "outputs": [{"name": "label", "parameters": {"shared_memory_region": "r"}}]},
@@ -381,16 +381,6 @@ def test_refused_with_this_text(document: object, code: int, text: str) -> None:
     error = refusal(document)
     assert text in error.text
     assert error.code == code
-
-
-def test_bytes_tensors_are_not_supported_yet() -> None:
-    spec = Spec("text", "1", False, 1, [("s", "BYTES", [1])], [("y", "INT8", [1])])
-    body = json.dumps({"inputs": [{"name": "s", "shape": [1], "datatype": "BYTES", "data": ["a]b"]}]}).encode()
-    with pytest.raises(
-        InferRefused, match=r"^input 's' for model 'text' is BYTES: BYTES tensors are not supported$"
-    ) as e:
-        index(body, spec)
-    assert e.value.code == UNIMPLEMENTED
 
 
 def test_long_names_are_cut_in_the_text() -> None:

@@ -209,7 +209,8 @@ def test_raw_body_deduces_the_shape(batched: bool, dims: list[int], size: int, s
         ([("x", "FP32", [-1, 2])], 7, 1, "input byte size mismatch for input 'x' for model 'm'. Expected 8, got 7"),
         ([("x", "FP32", [-1, -1])], 7, 1, "input byte size mismatch for input 'x' for model 'm'. Expected 4, got 7"),
         ([("x", "FP32", [-1, 0, -1])], 4, 1, "input byte size mismatch for input 'x' for model 'm'. Expected 0, got 4"),
-        ([("x", "BYTES", [-1])], 4, 4, "input 'x' for model 'm' is BYTES: BYTES tensors are not supported"),
+        ([("x", "BYTES", [-1, 2])], 4, 1, "For BYTE datatype raw input 'x', the model must have input shape [1]"),
+        ([("x", "BYTES", [-1, -1])], 4, 1, "For BYTE datatype raw input 'x', the model must have input shape [1]"),
     ],
 )
 def test_raw_body_refused(inputs: list[reference.Tensor], size: int, code: int, text: str) -> None:

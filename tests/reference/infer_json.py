@@ -10,11 +10,13 @@ import json
 import math
 from dataclasses import dataclass, field
 
-from tests.reference import numbers
+from tests.reference import bytes_form, numbers
 
 MAX_DEPTH = 100
 MAX_UNKNOWN_KEYS = 64
 MAX_INT64 = 2**63 - 1
+#: Datatypes of outputs that have classes.
+CLASSIFIED = {*numbers.INTEGERS, "FP32", "FP64"} - {"BOOL"}
 
 Tensor = tuple[str, str, list[int]]
 
@@ -157,7 +159,18 @@ def flatten(value: object) -> list[str]:
     raise Refused("no number")
 
 
+def strings(value: object) -> list[bytes]:
+    if isinstance(value, list) and not isinstance(value, Object):
+        return [text for member in value for text in strings(member)]
+    return [text_of(value).encode()]
+
+
 def read_contents(want: Tensor, dims: list[int], data: object) -> bytes:
+    if want[1] == "BYTES":
+        elements = strings(data)
+        if len(elements) != math.prod(dims):
+            raise Refused("element count")
+        return bytes_form.pack(elements)
     texts = flatten(data)
     if len(texts) != math.prod(dims):
         raise Refused("element count")
@@ -165,6 +178,18 @@ def read_contents(want: Tensor, dims: list[int], data: object) -> bytes:
         return b"".join(numbers.read(text, want[1]) for text in texts)
     except numbers.Refused as error:
         raise Refused(str(error)) from error
+
+
+def check_binary(datatype: str, dims: list[int], contents: bytes) -> None:
+    if datatype == "BYTES":
+        elements = bytes_form.unpack(contents)
+        if elements is None or len(elements) != math.prod(dims):
+            raise Refused("elements")
+        return
+    if len(contents) != math.prod(dims) * numbers.WIDTH_BYTES[datatype]:
+        raise Refused("size")
+    if datatype == "BOOL" and contents.strip(b"\0\1"):
+        raise Refused("bool")
 
 
 def read_input(value: object, model: Model, request: Request, sections: bytearray) -> None:
@@ -185,10 +210,9 @@ def read_input(value: object, model: Model, request: Request, sections: bytearra
         size = count_of(parameters["binary_data_size"], MAX_INT64)
         contents = bytes(sections[:size])
         del sections[:size]
-        if len(contents) < size or size != math.prod(dims) * numbers.WIDTH_BYTES[datatype]:
+        if len(contents) < size:
             raise Refused("size")
-        if datatype == "BOOL" and contents.strip(b"\0\1"):
-            raise Refused("bool")
+        check_binary(datatype, dims, contents)
     request.inputs[name] = (datatype, dims, contents)
 
 
@@ -201,7 +225,9 @@ def read_outputs(value: object, model: Model, default: bool) -> list[tuple[int, 
         name = text_of(tensor.get("name"))
         if name not in names or names.index(name) in [index for index, _ in found]:
             raise Refused("name")
-        if "shared_memory_region" in parameters or count_of(parameters.get("classification", Number(0)), 2**64 - 1):
+        classes = count_of(parameters.get("classification", Number(0)), 2**64 - 1)
+        datatype = model.outputs[names.index(name)][1]
+        if "shared_memory_region" in parameters or (classes and datatype not in CLASSIFIED):
             raise Refused("unsupported")
         found.append((names.index(name), bool_of(parameters.get("binary_data", default))))
     return found or [(index, default) for index in range(len(names))]
@@ -243,11 +269,16 @@ def reply_document(
     for index, shape, binary, contents in tensors:
         name, datatype, _ = model.outputs[index]
         output: dict[str, object] = {"name": name, "datatype": datatype, "shape": shape}
-        width = numbers.WIDTH_BYTES[datatype]
         if binary:
             output["parameters"] = {"binary_data_size": len(contents)}
             sections += contents
+        elif datatype == "BYTES":
+            try:
+                output["data"] = [element.decode() for element in bytes_form.unpack(contents) or []]
+            except UnicodeDecodeError as error:
+                raise Refused("UTF-8") from error
         else:
+            width = numbers.WIDTH_BYTES[datatype]
             output["data"] = [
                 numbers.value(contents[at : at + width], datatype) for at in range(0, len(contents), width)
             ]

@@ -6,7 +6,6 @@ something is refused is left to the tables of the tests.
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from server.protocol import messages
-from tests.reference.infer_json import MAX_INT64, Model, Refused, Tensor
-from tests.reference.numbers import INTEGERS, WIDTH_BYTES
+from tests.reference import bytes_form
+from tests.reference.infer_json import CLASSIFIED, MAX_INT64, Model, Refused, Tensor, check_binary
+from tests.reference.numbers import INTEGERS
 
 REQUEST = messages.message_class("inference.ModelInferRequest")
 RESPONSE = messages.message_class("inference.ModelInferResponse")
@@ -98,6 +98,8 @@ def typed_contents(contents: Any, datatype: str) -> bytes:
     for name in set(CONTENTS_FIELD.values()):
         if name != own and len(getattr(contents, name)):
             raise Refused(name)
+    if datatype == "BYTES":
+        return bytes_form.pack(contents.bytes_contents)
     return pack(list(getattr(contents, own)), datatype) if own else b""
 
 
@@ -106,13 +108,6 @@ def check_shape(want: Tensor, datatype: str, dims: list[int]) -> None:
         raise Refused("datatype or rank")
     if any(dim < 0 or wanted not in (-1, dim) for wanted, dim in zip(want[2], dims, strict=True)):
         raise Refused("shape")
-
-
-def check_contents(datatype: str, dims: list[int], contents: bytes) -> None:
-    if len(contents) != math.prod(dims) * WIDTH_BYTES[datatype]:
-        raise Refused("size")
-    if datatype == "BOOL" and contents.strip(b"\0\1"):
-        raise Refused("bool")
 
 
 def check_rows(request: Request, model: Model) -> None:
@@ -136,7 +131,9 @@ def read_outputs(message: Any, model: Model) -> list[int]:
         classification = output.parameters.get("classification")
         if classification is not None:
             kind = classification.WhichOneof("parameter_choice")
-            if kind != "int64_param" or classification.int64_param:
+            datatype = model.outputs[names.index(output.name)][1]
+            count = classification.int64_param
+            if kind != "int64_param" or count < 0 or (count and datatype not in CLASSIFIED):
                 raise Refused("classification")
         found.append(names.index(output.name))
     return found or list(range(len(names)))
@@ -158,7 +155,7 @@ def read_request(body: bytes, model: Model) -> Request:
         dims = list(tensor.shape)
         check_shape(wanted[tensor.name], tensor.datatype, dims)
         contents = raw[position] if raw else typed_contents(tensor.contents, tensor.datatype)
-        check_contents(tensor.datatype, dims, contents)
+        check_binary(tensor.datatype, dims, contents)
         request.inputs[tensor.name] = (dims, contents)
     request.outputs = read_outputs(message, model)
     check_rows(request, model)

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from server.protocol import messages
-from tests.reference import infer_wire
-from tests.reference.infer_json import Model, Refused
-from tests.reference.infer_wire import Request, check_contents, check_rows, check_shape, parse
+from tests.reference import bytes_form, infer_wire
+from tests.reference.infer_json import Model, Refused, check_binary
+from tests.reference.infer_wire import Request, check_rows, check_shape, parse
 from tests.reference.numbers import WIDTH_BYTES
 
 REQUEST = messages.message_class("tensorflow.serving.PredictRequest")
@@ -46,6 +46,11 @@ def read_values(tensor: Any, datatype: str, field: str, count: int) -> bytes:
     values = list(getattr(tensor, field))
     if len(values) > count:
         raise Refused("too many")
+    if datatype == "BYTES":
+        elements = [*values, *[values[-1] if values else b""] * (count - len(values) if count < 1 << 25 else 0)]
+        if len(values) < count and (count >= 1 << 25 or len(bytes_form.pack(elements)) > 64 << 20):
+            raise Refused("filled")
+        return bytes_form.pack(elements)
     if len(values) < count and count * WIDTH_BYTES[datatype] > 64 << 20:
         raise Refused("filled")
     packed = infer_wire.pack(values, "UINT16" if field == "half_val" else datatype)
@@ -66,8 +71,10 @@ def read_request(body: bytes, model: Model) -> Request:
         datatype, field = TYPES[tensor.dtype]
         dims = [dim.size for dim in tensor.tensor_shape.dim]
         check_shape(wanted[name], datatype, dims)
-        contents = tensor.tensor_content or read_values(tensor, datatype, field, math.prod(dims))
-        check_contents(datatype, dims, contents)
+        if datatype == "BYTES" and tensor.tensor_content and math.prod(dims):
+            raise Refused("tensor_content")
+        contents = (datatype != "BYTES" and tensor.tensor_content) or read_values(tensor, datatype, field, math.prod(dims))
+        check_binary(datatype, dims, contents)
         request.inputs[name] = (dims, contents)
     names = [name for name, _, _ in model.outputs]
     for name in message.output_filter:

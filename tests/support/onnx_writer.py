@@ -51,7 +51,9 @@ ELEMENT_BYTES = {
 }
 IR_VERSION = 8
 OPSET_VERSION = 17
+ML_OPSET_VERSION = 2
 Shape = Sequence[int]
+Attribute = float | str | Sequence[int] | Sequence[str]
 
 
 def _varint(value: int) -> bytes:
@@ -73,13 +75,20 @@ def _bytes(number: int, value: bytes | str) -> bytes:
     return _varint(number << 3 | 2) + _varint(len(raw)) + raw
 
 
-def _attribute(name: str, value: float | Sequence[int]) -> bytes:
-    """AttributeProto: name = 1, f = 2, i = 3, ints = 8, type = 20 (FLOAT 1, INT 2, INTS 7)."""
+def _attribute(name: str, value: Attribute) -> bytes:
+    """AttributeProto: name = 1, f = 2, i = 3, s = 4, ints = 8, strings = 9, type = 20 (FLOAT 1, INT 2, STRING 3, INTS 7,
+    STRINGS 8).
+    """
+    if isinstance(value, str):
+        return _bytes(1, name) + _bytes(4, value) + _integer(20, 3)
     if isinstance(value, float):
         return _bytes(1, name) + _varint(2 << 3 | 5) + struct.pack("<f", value) + _integer(20, 1)
     if isinstance(value, int):
         return _bytes(1, name) + _integer(3, value) + _integer(20, 2)
-    return _bytes(1, name) + b"".join(_integer(8, item) for item in value) + _integer(20, 7)
+    texts = [item for item in value if isinstance(item, str)]
+    if texts:
+        return _bytes(1, name) + b"".join(_bytes(9, item) for item in texts) + _integer(20, 8)
+    return _bytes(1, name) + b"".join(_integer(8, item) for item in value if isinstance(item, int)) + _integer(20, 7)
 
 
 def _value_info(name: str, dtype: str, shape: Shape | None) -> bytes:
@@ -110,6 +119,7 @@ class Graph:
     inputs: bytes = b""
     outputs: bytes = b""
     node_count: int = field(default=0)
+    domains: set[str] = field(default_factory=set)
 
     def input(self, name: str, dtype: str, shape: Shape) -> str:
         self.inputs += _bytes(11, _value_info(name, dtype, shape))
@@ -122,6 +132,13 @@ class Graph:
     def constant(self, name: str, dtype: str, shape: Shape, raw: bytes) -> str:
         """An initialiser from packed little-endian bytes."""
         self.initializers += _bytes(5, _tensor(name, dtype, shape, raw))
+        return name
+
+    def strings(self, name: str, shape: Shape, values: Sequence[str | bytes]) -> str:
+        """A BYTES initialiser: TensorProto.string_data = 6."""
+        dims = b"".join(_integer(1, size) for size in shape)
+        texts = b"".join(_bytes(6, value) for value in values)
+        self.initializers += _bytes(5, dims + _integer(2, ELEMENT_TYPES["BYTES"]) + texts + _bytes(8, name))
         return name
 
     def integers(self, name: str, values: Sequence[int]) -> str:
@@ -142,12 +159,16 @@ class Graph:
         op_type: str,
         inputs: Iterable[str],
         outputs: Iterable[str],
-        **attributes: float | Sequence[int],
+        domain: str = "",
+        **attributes: Attribute,
     ) -> None:
-        """NodeProto: input = 1, output = 2, name = 3, op_type = 4, attribute = 5."""
+        """NodeProto: input = 1, output = 2, name = 3, op_type = 4, attribute = 5, domain = 7."""
         body = b"".join(_bytes(1, name) for name in inputs) + b"".join(_bytes(2, name) for name in outputs)
         body += _bytes(3, f"{op_type}_{self.node_count}") + _bytes(4, op_type)
         body += b"".join(_bytes(5, _attribute(name, value)) for name, value in attributes.items())
+        if domain:
+            body += _bytes(7, domain)
+            self.domains.add(domain)
         self.nodes += _bytes(1, body)
         self.node_count += 1
 
@@ -155,7 +176,8 @@ class Graph:
         """ModelProto: ir_version = 1, producer_name = 2, graph = 7, opset_import = 8."""
         graph = self.nodes + _bytes(2, self.name) + self.initializers + self.inputs + self.outputs
         opset = _bytes(1, "") + _integer(2, OPSET_VERSION)
-        return _integer(1, IR_VERSION) + _bytes(2, "onnx_writer") + _bytes(7, graph) + _bytes(8, opset)
+        others = b"".join(_bytes(8, _bytes(1, name) + _integer(2, ML_OPSET_VERSION)) for name in sorted(self.domains))
+        return _integer(1, IR_VERSION) + _bytes(2, "onnx_writer") + _bytes(7, graph) + _bytes(8, opset) + others
 
 
 def mlp(inputs: int = 64, hidden: int = 128, outputs: int = 10, seed: int = 1) -> bytes:
@@ -279,6 +301,47 @@ def fails_on_index(table_size: int = 16) -> bytes:
     graph.constant("table", "FP32", [table_size], table.tobytes())
     graph.node("Gather", ["table", "index"], ["value"], axis=0)
     graph.output("value", "FP32", [-1, 1])
+    return graph.model()
+
+
+def string_source() -> bytes:
+    """`shape` INT64 -> Expand of "abc" -> `strings` BYTES of that shape: the model inside of the ONNX backend."""
+    graph = Graph("strings")
+    graph.input("shape", "INT64", [-1])
+    graph.strings("text", [], ["abc"])
+    graph.node("Expand", ["text", "shape"], ["strings"])
+    graph.output("strings", "BYTES", None)
+    return graph.model()
+
+
+def upper_case() -> bytes:
+    """`text` BYTES [-1] -> StringNormalizer -> `upper` BYTES [-1]: every string in upper case."""
+    graph = Graph("upper_case")
+    graph.input("text", "BYTES", [-1])
+    graph.node("StringNormalizer", ["text"], ["upper"], case_change_action="UPPER", locale="C")
+    graph.output("upper", "BYTES", [-1])
+    return graph.model()
+
+
+def word_numbers(words: Sequence[str] = ("cat", "dog", "bird")) -> bytes:
+    """`word` BYTES [-1, 1], `scale` INT64 [-1, 1] -> `number` INT64: the word's place in `words` (-1: none) * scale,
+    and `again` BYTES: the word of that number.
+    """
+    graph = Graph("word_numbers")
+    graph.input("word", "BYTES", [-1, 1])
+    graph.input("scale", "INT64", [-1, 1])
+    places = list(range(len(words)))
+    graph.node(
+        "LabelEncoder", ["word"], ["place"], "ai.onnx.ml",
+        keys_strings=list(words), values_int64s=places, default_int64=-1,
+    )  # fmt: skip
+    graph.node("Mul", ["place", "scale"], ["number"])
+    graph.node(
+        "LabelEncoder", ["place"], ["again"], "ai.onnx.ml",
+        keys_int64s=places, values_strings=list(words), default_string="?",
+    )  # fmt: skip
+    graph.output("number", "INT64", [-1, 1])
+    graph.output("again", "BYTES", [-1, 1])
     return graph.model()
 
 
