@@ -19,7 +19,9 @@ cdef struct ClassReply:
 
 
 # Notes that a request wants class_count classes of an output: 0, or -1 and Triton's text for a datatype without scores.
-cdef int infer_classes_ask(OutputRef* at, const TensorSpec* output, uint64_t class_count, InferError* err) noexcept nogil
+cdef int infer_classes_ask(
+    OutputRef* at, const TensorSpec* output, uint64_t class_count, InferError* err
+) noexcept nogil
 # c.tensors are the `count` tensors of the request's outputs, classes in place of values: 0, or -1 when memory is out.
 cdef int infer_classes_begin(
     ClassReply* c, const ModelSpec* spec, const InferRequest* request, const ReplyTensor* tensors, int count

@@ -80,7 +80,9 @@ cdef int put_class(OutBuf* b, const TensorSpec* output, const char* row, size_t 
     return 0
 
 
-cdef int put_rows(OutBuf* b, const TensorSpec* output, const ReplyTensor* tensor, size_t count, size_t best) noexcept nogil:
+cdef int put_rows(
+    OutBuf* b, const TensorSpec* output, const ReplyTensor* tensor, size_t count, size_t best
+) noexcept nogil:
     """The classes of every row of `count` values."""
     cdef size_t row_bytes = count * dtype_width_bytes(tensor.dtype)
     cdef size_t* order

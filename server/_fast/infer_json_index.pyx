@@ -1,13 +1,12 @@
 """KServe V2 infer request (JSON part): members, their order-free resolution against a model, and the Python face.
 
 The C face and its contract are in infer_json_index.pxd, the leaves (scanner, keys, scalars, texts) in
-infer_json_reader.pxd, parameters in infer_json_parameters.pxd. Here stands what each member means. Functions return 0 (or 1 for "one more member"), or -1 with
-the error filled in; nothing below the Python face touches an object. Memory: the caller's InferRequest and this pass's
-stack (three key tables of 1 KiB). One pass, O(body bytes); any thread.
+infer_json_reader.pxd, parameters in infer_json_parameters.pxd. Here stands what each member means. Functions return 0
+(or 1 for "one more member"), or -1 with the error filled in; nothing below the Python face touches an object. Memory:
+the caller's InferRequest and this pass's stack (three key tables of 1 KiB). One pass, O(body bytes); any thread.
 """
 
-from libc.stdint cimport INT64_MAX, UINT64_MAX, int64_t, uint64_t
-from libc.string cimport memcmp
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from server._fast.infer_classes cimport infer_classes_ask
 from server._fast.infer_json_parameters cimport TensorParameters, read_request_parameters, read_tensor_parameters
@@ -23,18 +22,14 @@ from server._fast.infer_json_reader cimport (
     json_array_extent,
     json_enter,
     json_peek,
-    json_scalar,
     json_skip,
     json_start,
     json_text_is,
-    json_unescape,
     json_word,
     key_is,
     more,
     next_key,
     note_known,
-    note_unknown,
-    read_bool,
     read_count,
     read_text,
     skip_unknown,

@@ -1,7 +1,8 @@
 """What `parameters` of a KServe V2 JSON request mean: of the request, of an input, of an output.
 
 Reserved keys are Triton's, with its types and texts. Others are the model's business and ignored: any scalar of a
-request, any value of a tensor. Part of a reader's pass (infer_json_reader.pxd): functions return 0, or -1 with the error filled. O(bytes).
+request, any value of a tensor. Part of a reader's pass (infer_json_reader.pxd): functions return 0, or -1 with the
+error filled. O(bytes).
 """
 
 from libc.stdint cimport INT64_MAX, UINT64_MAX, int64_t, uint64_t

@@ -19,7 +19,8 @@ class Spec:
 
     `inputs` and `outputs` are rows (name, datatype, dims): the KServe V2 datatype name, at most 8 dimensions,
     -1 = free. `batched`: the first dimension of every tensor is -1 and counts rows. `max_batch`: rows of a
-    server-side slab. `labels`: of some outputs, the names of their classes in order. ValueError names the tensor when a row is wrong.
+    server-side slab. `labels`: of some outputs, the names of their classes in order. ValueError names the tensor when
+    a row is wrong.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """BYTES elements of a request, in whatever form they came, as the bytes that stand in a slab.
 
-JSON strings, protobuf's bytes fields, a whole body that is one element; a binary tensor already has the slab's form (bytes_form.h) and is not for
-here. Whoever indexed the request has checked and measured the elements, so writing cannot fail and fills exactly
-InputRef.byte_count bytes. Borrows the request, allocates nothing, any thread; O(bytes).
+JSON strings, protobuf's bytes fields, a whole body that is one element; a binary tensor already has the slab's form
+(bytes_form.h) and is not for here. Whoever indexed the request has checked and measured the elements, so writing cannot
+fail and fills exactly InputRef.byte_count bytes. Borrows the request, allocates nothing, any thread; O(bytes).
 """
 
 from libc.stdint cimport int64_t

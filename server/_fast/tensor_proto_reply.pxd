@@ -9,8 +9,8 @@ from server._fast.outbuf cimport OutBuf
 
 
 # Appends the message: 0, or -1 when memory is out or the message would pass 2 GiB (then b.len is as before). The
-# model's version stands there when it is a number. `as_content`: elements as tensor_content, not in the field of
-# their datatype.
+# model's version stands there when it is a number. `as_content`: elements but strings as tensor_content, not in the
+# field of their datatype.
 cdef int tfs_predict_reply(
     OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensors, int count, int as_content
 ) noexcept nogil

@@ -1,14 +1,15 @@
 """tensorflow.serving.PredictResponse: lengths first, then one pass of writing.
 
 The contract is in tensor_proto_reply.pxd, the encoding of elements in wire_elements.h. FP32, FP64, BOOL and
-tensor_content are copied; other *_val fields are varints, counted once for the lengths and written once. No state
+tensor_content are copied; other *_val fields are varints, counted once for the lengths and written once; strings are
+fields of their own, never tensor_content. No state
 between calls, no memory but the caller's OutBuf, any thread; O(bytes).
 """
 
 from libc.stdint cimport INT32_MAX, INT64_MAX, int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from server._fast.infer_spec cimport ModelSpec, ReplyTensor, Span, Spec, dtype_width_bytes
+from server._fast.infer_spec cimport ModelSpec, ReplyTensor, Segment, Span, Spec, dtype_width_bytes
 from server._fast.infer_wire_reply cimport ReplyTensors
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve
 from server._fast.proto_scan cimport (
@@ -26,10 +27,14 @@ cdef extern from "wire_elements.h" nogil:
         uint8_t number
         uint8_t wire
 
-    enum: WIRE_SOURCE_TENSOR_PROTO
+    enum: WIRE_SOURCE_TENSOR_PROTO, WIRE_BYTES_FIELD
     WireField wire_field(int source, int dtype) noexcept
     size_t wire_packed_bytes(const char* src, size_t count, int dtype) noexcept
     char* wire_put_packed(char* dst, const char* src, size_t count, int dtype) noexcept
+
+
+cdef extern from "bytes_form.h" nogil:
+    int bytes_next(const char** p, const char* end, Span* element) noexcept
 
 
 cdef extern from "tensorflow_types.h" nogil:
@@ -54,21 +59,45 @@ cdef inline size_t dim_bytes(int64_t dim) noexcept nogil:
     return 1 + proto_varint_bytes(<uint64_t>dim) if dim else 0
 
 
+cdef size_t string_bytes(const Segment* segment) noexcept nogil:
+    """BYTES elements as string_val: each a field of its own."""
+    cdef const char* p = segment.p
+    cdef const char* end = p + segment.n
+    cdef Span element
+    cdef size_t n = 0
+    while bytes_next(&p, end, &element) > 0:
+        n += proto_bytes_field_bytes(element.n)
+    return n
+
+
+cdef char* put_strings(char* dst, const Segment* segment) noexcept nogil:
+    cdef const char* p = segment.p
+    cdef const char* end = p + segment.n
+    cdef Span element
+    while bytes_next(&p, end, &element) > 0:
+        dst = proto_put_bytes(dst, WIRE_BYTES_FIELD, element.p, element.n)
+    return dst
+
+
 cdef Sizes sizes_of(const ModelSpec* spec, const ReplyTensor* tensor, int as_content) noexcept nogil:
     cdef Sizes s
     cdef size_t width = dtype_width_bytes(tensor.dtype)
     cdef int i
-    s.number = TENSOR_CONTENT if as_content else wire_field(WIRE_SOURCE_TENSOR_PROTO, tensor.dtype).number
+    s.number = TENSOR_CONTENT if as_content and width else wire_field(WIRE_SOURCE_TENSOR_PROTO, tensor.dtype).number
     s.elements = s.shape = 0
     for i in range(tensor.rank):
         s.shape += proto_bytes_field_bytes(dim_bytes(tensor.dims[i]))
     for i in range(tensor.n_segments):
-        if as_content or width == 0:
+        if width == 0:
+            s.elements += string_bytes(&tensor.segments[i])
+        elif as_content:
             s.elements += tensor.segments[i].n
         else:
             s.elements += wire_packed_bytes(tensor.segments[i].p, tensor.segments[i].n // width, tensor.dtype)
     s.tensor = 2 + proto_bytes_field_bytes(s.shape)
-    if s.elements:
+    if width == 0:
+        s.tensor += s.elements
+    elif s.elements:
         s.tensor += proto_bytes_field_bytes(s.elements) + (1 if s.number > 15 else 0)
     s.entry = proto_bytes_field_bytes(spec.outputs[tensor.spec_index].name.n) + proto_bytes_field_bytes(s.tensor)
     return s
@@ -79,10 +108,14 @@ cdef char* put_elements(char* p, const ReplyTensor* tensor, const Sizes* s, int 
     cdef int i
     if s.elements == 0:
         return p
+    if width == 0:
+        for i in range(tensor.n_segments):
+            p = put_strings(p, &tensor.segments[i])
+        return p
     p = proto_put_varint(p, <uint64_t>(s.number << 3 | WIRE_BYTES))
     p = proto_put_varint(p, s.elements)
     for i in range(tensor.n_segments):
-        if as_content or width == 0:
+        if as_content:
             memcpy(p, tensor.segments[i].p, tensor.segments[i].n)
             p += tensor.segments[i].n
         else:

@@ -6,7 +6,7 @@ not recurse, any thread; O(bytes). Texts are those of TensorFlow Serving's json_
 in one is cut after 64 bytes.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from server._fast.infer_json_reader cimport JsonScan
 from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec
@@ -39,6 +39,14 @@ cdef struct TensorWalk:
     int rank              # of the value, learned from its first elements
     int64_t element_count
     int64_t dims[8]
+    uint64_t string_bytes  # BYTES: what the elements take in a slab
+    char* strings          # where they are written to; NULL: nowhere
+
+
+cdef inline void tfs_walk_begin(TensorWalk* w, int dtype) noexcept nogil:
+    w.dtype = dtype
+    w.string_bytes = 0
+    w.strings = NULL
 
 
 cdef inline int tfs_clip(size_t n) noexcept nogil:
@@ -68,7 +76,7 @@ cdef int tfs_fail_type(const JsonScan* s, const char* p, int dtype, InferError* 
 # Puts `element K [key: NAME] of 'instances'` before a text that is not about JSON's grammar; name NULL
 # when the instances are no objects.
 cdef void tfs_name_element(int64_t element, const char* name, size_t name_bytes, InferError* err) noexcept nogil
-# Walks one value, w.dtype being set: 0 and its shape in w, or -1 and a text.
+# Walks one value behind tfs_walk_begin: 0 and its shape in w, or -1 and a text.
 cdef int tfs_walk_value(JsonScan* s, TensorWalk* w, InferError* err) noexcept nogil
 # Compares an instance's value with the first instance's: 0, or -1 and a text.
 cdef int tfs_same_shape(const TensorWalk* first, const TensorWalk* other, InferError* err) noexcept nogil

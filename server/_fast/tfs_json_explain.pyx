@@ -5,7 +5,7 @@ reads each number through the same readers that fill the rows, so both refuse th
 between calls, any thread; O(text bytes).
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, memcpy, strlen
 
@@ -18,10 +18,12 @@ from server._fast.infer_json_reader cimport (
     json_scalar,
     json_skip,
     json_start,
+    json_string,
 )
 from server._fast.infer_spec cimport (
     DTYPE_BF16,
     DTYPE_BOOL,
+    DTYPE_BYTES,
     DTYPE_FP16,
     DTYPE_FP32,
     DTYPE_FP64,
@@ -30,8 +32,10 @@ from server._fast.infer_spec cimport (
     InferError,
     InferRequest,
     ModelSpec,
+    Span,
     infer_fail,
 )
+from server._fast.tfs_strings cimport is_b64, put_string, read_b64
 
 
 cdef enum:
@@ -176,13 +180,42 @@ cdef int tfs_same_shape(const TensorWalk* first, const TensorWalk* other, InferE
 
 # ---- the walk
 
-cdef int read_element(JsonScan* s, int dtype, InferError* err) noexcept nogil:
+cdef int read_string(JsonScan* s, TensorWalk* w, InferError* err) noexcept nogil:
+    """The same of BYTES; writes the element if it is asked to."""
+    cdef const char* p = s.p
+    cdef Span text
+    cdef int escaped = 0
+    cdef int64_t n = -1
+    cdef JsonScan object_scan = s[0]
+    if json_peek(s) == b'"':
+        if json_string(s, &text, &escaped) < 0:
+            return tfs_fail_parse(s, err)
+        n = put_string(text, 0, w.strings)
+    elif p != s.end and p[0] == b"{":
+        if json_skip(s) < 0:
+            return tfs_fail_parse(s, err)
+        if read_b64(&object_scan, &text) == 1:
+            n = put_string(text, 1, w.strings)
+        if n < 0:
+            return tfs_fail_value(s, p, b"not formatted correctly for base64 data", err)
+    else:
+        return tfs_fail_parse(s, err) if json_scalar(s) < 0 else tfs_fail_type(s, p, w.dtype, err)
+    w.string_bytes += <uint64_t>n
+    if w.strings != NULL:
+        w.strings += n
+    return 0
+
+
+cdef int read_element(JsonScan* s, TensorWalk* w, InferError* err) noexcept nogil:
     """Checks the scalar or object at the cursor and moves behind it."""
+    cdef int dtype = w.dtype
     cdef FillCursor cursor
     cdef InferError unread
     cdef char bits[8]
     cdef const char* p = s.p
     cdef char first = json_peek(s)    # 0 at the end, where json_scalar refuses
+    if dtype == DTYPE_BYTES:
+        return read_string(s, w, err)
     if first == b"{":
         if json_skip(s) < 0:
             return tfs_fail_parse(s, err)
@@ -245,7 +278,7 @@ cdef int tfs_walk_value(JsonScan* s, TensorWalk* w, InferError* err) noexcept no
                 w.rank = level
             if level != w.rank:
                 return fail_level(s, level, w.rank, err)
-            if read_element(s, w.dtype, err) < 0:
+            if read_element(s, w, err) < 0:
                 return -1
             w.element_count += 1
         while level:
@@ -277,9 +310,10 @@ cdef int tfs_walk_instances(JsonScan* s, int dtype, InferError* err) noexcept no
     cdef TensorWalk other
     cdef int64_t element = 0
     cdef int entered = json_enter(s, b"[")
-    first.dtype = other.dtype = dtype
+    tfs_walk_begin(&first, dtype)
+    tfs_walk_begin(&other, dtype)
     while entered > 0:
-        if element and json_peek(s) == b"{":
+        if element and json_peek(s) == b"{" and not (dtype == DTYPE_BYTES and is_b64(s)):
             return infer_fail(
                 err, INFER_INVALID_ARGUMENT, b"Expecting value/list but got object at item %lld of input list",
                 <long long>element
@@ -312,7 +346,7 @@ cdef void tfs_json_explain(
         scan.p = request.inputs[i].json_data.p
         scan.end = scan.p + request.inputs[i].json_data.n
         if form == TFS_COLUMN:
-            walk.dtype = spec.inputs[i].dtype
+            tfs_walk_begin(&walk, spec.inputs[i].dtype)
             if tfs_walk_value(&scan, &walk, err) < 0:
                 return
         elif tfs_walk_instances(&scan, spec.inputs[i].dtype, err) < 0:

@@ -2,8 +2,8 @@
 
 The contract is in tfs_json_gather.pxd. Two passes: the first finds how many instances there are and that all have one
 shape, the second fills the scratch, which is reserved once in between; it holds at most eight bytes per element of the
-text. Between the passes an InputRef keeps what the first instance was like. No state between calls, any thread; O(body
-bytes).
+text, and what strings take in a slab. In both an InputRef keeps what the first instance was like, and in content_bytes
+how much of the input has been passed. No state between calls, any thread; O(body bytes).
 """
 
 from libc.stdint cimport int64_t
@@ -21,6 +21,7 @@ from server._fast.infer_json_reader cimport (
     key_is,
 )
 from server._fast.infer_spec cimport (
+    DTYPE_BYTES,
     INFER_INVALID_ARGUMENT,
     INFER_MAX_RANK,
     INFER_RESOURCE_EXHAUSTED,
@@ -38,6 +39,7 @@ from server._fast.tfs_json_explain cimport (
     tfs_name_element,
     tfs_quote,
     tfs_same_shape,
+    tfs_walk_begin,
     tfs_walk_value,
 )
 from server._fast.tfs_json_reader cimport (
@@ -53,6 +55,21 @@ from server._fast.tfs_json_reader cimport (
 )
 
 
+cdef int fail_rank(TfsReader* t) noexcept nogil:
+    return infer_fail(
+        t.r.err, INFER_INVALID_ARGUMENT, b"Encountered list at unexpected level: %d expected < %d",
+        <int>INFER_MAX_RANK - 1, <int>INFER_MAX_RANK - 1
+    )
+
+
+cdef int read_instance_strings(TfsReader* t, char* dst, TensorWalk* found) noexcept nogil:
+    """One instance's value for a BYTES input."""
+    found.strings = dst
+    if tfs_walk_value(&t.r.scan, found, t.r.err) < 0:
+        return -1
+    return fail_rank(t) if found.rank >= INFER_MAX_RANK else 0
+
+
 cdef int read_instance_value(TfsReader* t, int i, char* dst, TensorWalk* found) noexcept nogil:
     """One instance's value for input i: its shape, and its elements at dst unless that is NULL."""
     cdef JsonShape shape
@@ -61,7 +78,9 @@ cdef int read_instance_value(TfsReader* t, int i, char* dst, TensorWalk* found) 
     cdef JsonScan start
     json_peek(&t.r.scan)
     start = t.r.scan
-    found.dtype = dtype
+    tfs_walk_begin(found, dtype)
+    if dtype == DTYPE_BYTES:
+        return read_instance_strings(t, dst, found)
     found.rank = 0
     found.element_count = 1
     if start.p == start.end or start.p[0] != b"[":
@@ -70,10 +89,7 @@ cdef int read_instance_value(TfsReader* t, int i, char* dst, TensorWalk* found) 
         return tfs_fail(t)
     if not shape.is_regular or shape.rank >= INFER_MAX_RANK or not is_strict(shape.text, dtype):
         if shape.rank >= INFER_MAX_RANK:
-            return infer_fail(
-                t.r.err, INFER_INVALID_ARGUMENT, b"Encountered list at unexpected level: %d expected < %d",
-                <int>INFER_MAX_RANK - 1, <int>INFER_MAX_RANK - 1
-            )
+            return fail_rank(t)
         return fail_irregular(t, &shape, dtype, 0)
     found.rank = shape.rank
     for axis in range(shape.rank):
@@ -142,7 +158,7 @@ cdef int read_instance_member(TfsReader* t, const JsonScan* start, int is_fillin
     at = &t.r.request.inputs[i]
     name = t.r.spec.inputs[i].name
     if is_filling:
-        dst = <char*>at.bytes.p + <size_t>t.instance_count * at.byte_count
+        dst = <char*>at.bytes.p + at.content_bytes
     elif at.bytes.n == <size_t>t.instance_count + 1:
         return fail_named(
             &t.r, INFER_INVALID_ARGUMENT, b"JSON Parse error: the key '%.*s' stands twice in one object", &key
@@ -152,6 +168,7 @@ cdef int read_instance_member(TfsReader* t, const JsonScan* start, int is_fillin
     if read_instance_value(t, i, dst, &found) < 0 or (not is_filling and note_shape(t, i, &found) < 0):
         tfs_name_element(t.instance_count, name.p, name.n, t.r.err)
         return -1
+    at.content_bytes += <size_t>found.string_bytes if found.dtype == DTYPE_BYTES else at.byte_count
     return 0
 
 
@@ -204,7 +221,11 @@ cdef int tfs_gather(TfsReader* t) noexcept nogil:
     for i in range(t.r.spec.n_inputs):
         at = &t.r.request.inputs[i]
         at.byte_count = <size_t>at.element_count * dtype_width_bytes(t.r.spec.inputs[i].dtype)
-        total += <size_t>instance_count * at.byte_count + WIDEST_BYTES
+        at.bytes.n = <size_t>instance_count * at.byte_count
+        if t.r.spec.inputs[i].dtype == DTYPE_BYTES:
+            at.bytes.n = at.content_bytes
+        total += at.bytes.n + WIDEST_BYTES
+        at.content_bytes = 0
     t.scratch.len = 0
     if outbuf_reserve(t.scratch, total) < 0:
         return infer_fail(t.r.err, INFER_RESOURCE_EXHAUSTED, b"out of memory for %zu bytes of instances", total)
@@ -213,7 +234,6 @@ cdef int tfs_gather(TfsReader* t) noexcept nogil:
         at.dims[0] = instance_count
         at.is_binary = 1
         at.bytes.p = t.scratch.data + offset
-        at.bytes.n = <size_t>instance_count * at.byte_count
         offset += (at.bytes.n + WIDEST_BYTES - 1) // WIDEST_BYTES * WIDEST_BYTES
     t.scratch.len = offset
     t.r.scan = start

@@ -26,8 +26,6 @@ from server._fast.infer_json_reader cimport (
 from server._fast.infer_spec cimport (
     DTYPE_BYTES,
     INFER_INVALID_ARGUMENT,
-    INFER_RESOURCE_EXHAUSTED,
-    INFER_UNIMPLEMENTED,
     InferError,
     InferRequest,
     InputRef,
@@ -43,7 +41,7 @@ from server._fast.infer_spec cimport (
     infer_validate,
     raise_infer_error,
 )
-from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve
+from server._fast.outbuf cimport OutBuf, outbuf_free
 from server._fast.tfs_json_explain cimport (
     TFS_COLUMN,
     TFS_ROW,
@@ -54,8 +52,18 @@ from server._fast.tfs_json_explain cimport (
     tfs_json_explain,
 )
 from server._fast.tfs_json_gather cimport tfs_gather
-from server._fast.tfs_json_reader cimport WIDEST_BYTES, TfsReader, find_input, read_list, read_scalar, tfs_fail
+from server._fast.tfs_json_reader cimport (
+    TfsReader,
+    find_input,
+    place_scratch,
+    read_list,
+    read_scalar,
+    read_strings,
+    reserve_scratch,
+    tfs_fail,
+)
 from server._fast.tfs_path cimport tfs_name_is, tfs_predict_path
+from server._fast.tfs_strings cimport is_b64
 
 
 cdef enum:
@@ -65,6 +73,11 @@ cdef enum:
 
 
 # ---- the two forms
+
+cdef bint takes_one_string(const TfsReader* t) noexcept nogil:
+    """Whether {"b64": ...} may be a value where otherwise inputs have names."""
+    return t.r.spec.n_inputs == 1 and t.r.spec.inputs[0].dtype == DTYPE_BYTES
+
 
 cdef int read_rows(TfsReader* t) noexcept nogil:
     """The value of `instances`."""
@@ -83,7 +96,7 @@ cdef int read_rows(TfsReader* t) noexcept nogil:
         return tfs_fail(t)
     if entered == 0:
         return fail_document(t, b"No values in 'instances' array")
-    if json_peek(&inside) == b"{":
+    if json_peek(&inside) == b"{" and not (takes_one_string(t) and is_b64(&inside)):
         s[0] = inside
         return tfs_gather(t)
     if t.r.spec.n_inputs > 1:
@@ -92,6 +105,11 @@ cdef int read_rows(TfsReader* t) noexcept nogil:
             b"instances is a plain list, but expecting list of objects as multiple input tensors required as per "
             b"tensorinfo_map",
         )
+    if t.r.spec.inputs[0].dtype == DTYPE_BYTES:
+        if read_strings(t, 0, 1) < 0:
+            return -1
+        place_scratch(t)
+        return 0
     return read_list(t, 0, 1)
 
 
@@ -99,18 +117,19 @@ cdef int read_column(TfsReader* t, int i) noexcept nogil:
     """The whole of input i, at the cursor."""
     cdef InputRef* at = &t.r.request.inputs[i]
     cdef int dtype = t.r.spec.inputs[i].dtype
+    if dtype == DTYPE_BYTES:
+        json_peek(&t.r.scan)
+        return read_strings(t, i, 0)
     if json_peek(&t.r.scan) == b"[":
         return read_list(t, i, 0)
-    if t.scratch.len == 0:
-        if outbuf_reserve(t.scratch, <size_t>t.r.spec.n_inputs * WIDEST_BYTES) < 0:
-            return infer_fail(t.r.err, INFER_RESOURCE_EXHAUSTED, b"out of memory for the inputs")
-        t.scratch.len = <size_t>t.r.spec.n_inputs * WIDEST_BYTES
     at.spec_index = i
     at.rank = 0
     at.is_binary = 1
-    at.bytes.p = t.scratch.data + i * WIDEST_BYTES
+    at.byte_count = t.scratch.len
     at.bytes.n = dtype_width_bytes(dtype)
-    return read_scalar(&t.r.scan, dtype, <char*>at.bytes.p, t.r.err)
+    if reserve_scratch(t, at.bytes.n) < 0:
+        return -1
+    return read_scalar(&t.r.scan, dtype, t.scratch.data + at.byte_count, t.r.err)
 
 
 cdef int read_columns(TfsReader* t) noexcept nogil:
@@ -121,7 +140,7 @@ cdef int read_columns(TfsReader* t) noexcept nogil:
     cdef int i
     cdef int entered
     cdef Span name
-    if json_peek(&t.r.scan) != b"{":
+    if json_peek(&t.r.scan) != b"{" or (takes_one_string(t) and is_b64(&t.r.scan)):
         if t.r.spec.n_inputs > 1:
             return infer_fail(
                 t.r.err, INFER_INVALID_ARGUMENT,
@@ -241,7 +260,10 @@ cdef int read_member(TfsReader* t, Keys* keys, const Text* key) noexcept nogil:
             return -1
         if keys.known & HAS_INSTANCES:
             return fail_both(t)
-        return read_columns(t)
+        if read_columns(t) < 0:
+            return -1
+        place_scratch(t)
+        return 0
     if key_is(key, b"signature_name", 14):
         if note_known(&t.r, keys, HAS_SIGNATURE, key) < 0:
             return -1
@@ -283,22 +305,6 @@ cdef int read_body(TfsReader* t) noexcept nogil:
     return TFS_ROW if t.r.spec.batched else unstack(t.r.request, t.r.spec, t.r.err)
 
 
-cdef int check_model(const ModelSpec* spec, InferError* err) noexcept nogil:
-    cdef int i
-    cdef Span name
-    if spec.n_inputs == 0:
-        return infer_fail(err, INFER_INVALID_ARGUMENT, b"Failed to get input map for signature: DEFAULT")
-    for i in range(spec.n_inputs):
-        if spec.inputs[i].dtype == DTYPE_BYTES:
-            name = spec.inputs[i].name
-            return infer_fail(
-                err, INFER_UNIMPLEMENTED, b"input '%.*s' for model '%.*s' is BYTES: BYTES tensors are not supported",
-                tfs_clip(name.n), name.p,
-                tfs_clip(spec.name.n), spec.name.p,
-            )
-    return 0
-
-
 cdef int tfs_json_index(
     const char* buf, size_t n, const ModelSpec* spec, OutBuf* scratch, InferRequest* out, InferError* err
 ) noexcept nogil:
@@ -318,8 +324,8 @@ cdef int tfs_json_index(
         out.inputs[i].dtype = spec.inputs[i].dtype
     if n == 0:
         return infer_fail(err, INFER_INVALID_ARGUMENT, b"JSON Parse error: The document is empty")
-    if check_model(spec, err) < 0:
-        return -1
+    if spec.n_inputs == 0:
+        return infer_fail(err, INFER_INVALID_ARGUMENT, b"Failed to get input map for signature: DEFAULT")
     json_start(&t.r.scan, buf, n)
     form = read_body(&t)
     if form < 0:

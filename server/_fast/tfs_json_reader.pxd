@@ -11,20 +11,23 @@ from server._fast.infer_json_fill cimport infer_json_fill_next
 from server._fast.infer_json_reader cimport JsonScan, Reader, Text, json_scalar, json_text_is
 from server._fast.infer_spec cimport (
     DTYPE_BOOL,
+    DTYPE_BYTES,
     INFER_INTERNAL,
     INFER_MAX_RANK,
+    INFER_RESOURCE_EXHAUSTED,
     InferError,
     InputRef,
     Span,
     TensorSpec,
     infer_fail,
 )
-from server._fast.outbuf cimport OutBuf
+from server._fast.outbuf cimport OutBuf, outbuf_reserve
 from server._fast.tfs_json_explain cimport (
     FillCursor,
     TensorWalk,
     tfs_cursor_at,
     tfs_fail_parse,
+    tfs_walk_begin,
     tfs_walk_instances,
     tfs_walk_value,
 )
@@ -88,7 +91,7 @@ cdef inline int read_scalar(JsonScan* s, int dtype, char* dst, InferError* err) 
         tfs_cursor_at(&cursor, text.p, s.p, dtype)
         if is_strict(text, dtype) and infer_json_fill_next(&cursor, 1, dst, err) == 0:
             return 0
-    walk.dtype = dtype
+    tfs_walk_begin(&walk, dtype)
     if tfs_walk_value(&start, &walk, err) == 0:
         infer_fail(err, INFER_INTERNAL, b"a JSON value was read in two ways")
     return -1
@@ -112,7 +115,7 @@ cdef inline int fail_irregular(TfsReader* t, const JsonShape* shape, int dtype, 
     scan.p = shape.text.p
     scan.end = scan.p + shape.text.n
     scan.depth = 0
-    walk.dtype = dtype
+    tfs_walk_begin(&walk, dtype)
     if of_instances:
         status = tfs_walk_instances(&scan, dtype, t.r.err)
     else:
@@ -129,3 +132,53 @@ cdef inline int read_list(TfsReader* t, int i, int of_instances) noexcept nogil:
         return fail_irregular(t, &shape, t.r.spec.inputs[i].dtype, of_instances)
     set_list(&t.r.request.inputs[i], i, &shape)
     return 0
+
+
+cdef inline int reserve_scratch(TfsReader* t, size_t size_bytes) noexcept nogil:
+    """Room behind what is in the scratch, which may move: 0, or -1 and a text."""
+    cdef size_t at = t.scratch.len
+    cdef size_t padded = (size_bytes + WIDEST_BYTES) // WIDEST_BYTES * WIDEST_BYTES
+    if padded < size_bytes or outbuf_reserve(t.scratch, padded) < 0:
+        return infer_fail(t.r.err, INFER_RESOURCE_EXHAUSTED, b"out of memory for %zu bytes of inputs", size_bytes)
+    t.scratch.len = at + padded
+    return 0
+
+
+cdef inline int read_strings(TfsReader* t, int i, int of_instances) noexcept nogil:
+    """The value at the cursor, whatever it is, is all of the BYTES input i. Measured first, then written.
+
+    at.byte_count says where in the scratch it lies, at.bytes.n how much it is; see place_scratch.
+    """
+    cdef InputRef* at = &t.r.request.inputs[i]
+    cdef JsonScan start = t.r.scan
+    cdef JsonScan again = t.r.scan
+    cdef TensorWalk walk
+    cdef int axis
+    tfs_walk_begin(&walk, DTYPE_BYTES)
+    if tfs_walk_value(&t.r.scan, &walk, t.r.err) < 0:
+        # The walk over single instances has the better text.
+        if of_instances and tfs_walk_instances(&again, DTYPE_BYTES, t.r.err) == 0:
+            return infer_fail(t.r.err, INFER_INTERNAL, b"a JSON list was read in two ways")
+        return -1
+    at.spec_index = i
+    at.rank = walk.rank
+    for axis in range(walk.rank):
+        at.dims[axis] = walk.dims[axis]
+    at.is_binary = 1
+    at.byte_count = t.scratch.len
+    at.bytes.n = <size_t>walk.string_bytes
+    if reserve_scratch(t, at.bytes.n) < 0:
+        return -1
+    tfs_walk_begin(&walk, DTYPE_BYTES)
+    walk.strings = t.scratch.data + at.byte_count
+    return tfs_walk_value(&start, &walk, t.r.err)
+
+
+cdef inline void place_scratch(TfsReader* t) noexcept nogil:
+    """Nothing moves any more: the inputs that lie in the scratch learn where."""
+    cdef InputRef* at
+    cdef int i
+    for i in range(t.r.spec.n_inputs):
+        at = &t.r.request.inputs[i]
+        if at.spec_index == i and at.is_binary:
+            at.bytes.p = t.scratch.data + at.byte_count

@@ -7,15 +7,14 @@ any thread; O(elements).
 """
 
 from libc.stdint cimport int64_t
-from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcmp, memcpy, memset
 
 from server._fast.infer_spec cimport (
     DTYPE_BYTES,
-    INFER_INTERNAL,
     INFER_INVALID_ARGUMENT,
     INFER_MAX_RANK,
-    INFER_UNIMPLEMENTED,
+    INFER_OK,
     InferError,
     ModelSpec,
     ReplyTensor,
@@ -26,6 +25,7 @@ from server._fast.infer_spec cimport (
     infer_fail,
     raise_infer_error,
 )
+from server._fast.json_strings cimport fail_no_memory, next_element, write_string
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
 from server._fast.tfs_json_explain cimport TFS_COLUMN, TFS_ROW, TFS_ROW_SINGLE, tfs_clip
 
@@ -35,16 +35,76 @@ cdef extern from "number_arrays.h" nogil:
     char* number_array_write(char* dst, const char* src, size_t count, int dtype) noexcept
 
 
+cdef extern from "base64_text.h" nogil:
+    size_t base64_bytes(size_t n) noexcept
+    char* base64_put(char* dst, const char* p, size_t n) noexcept
+
+
 cdef enum:
     ELEMENTS_AT_ONCE = 256
-    #: Outputs written row by row whose places are kept on the stack; more are found anew for each row.
-    KEPT_CURSORS = 32
+    #: Outputs written row by row whose places are kept on the stack.
+    KEPT_PLACES = 32
 
 
-# The next element of a tensor.
+# The next element of a tensor, and what is said when it cannot be written.
 cdef struct Place:
     int segment
     size_t offset_bytes
+    int64_t index          # BYTES: of the element
+    Span name              # of the output
+    InferError* err
+
+
+cdef inline void begin(Place* at, const ModelSpec* spec, const ReplyTensor* tensor, InferError* err) noexcept nogil:
+    memset(at, 0, sizeof(Place))
+    at.name = spec.outputs[tensor.spec_index].name
+    at.err = err
+
+
+cdef inline bint is_base64(Span name) noexcept nogil:
+    """Whether an output's strings are wrapped as {"b64": ...}: TensorFlow Serving goes by the name alone."""
+    return name.n >= 6 and memcmp(name.p + name.n - 6, b"_bytes", 6) == 0
+
+
+cdef int write_base64(OutBuf* b, Span element) noexcept nogil:
+    """{"b64":"..."} and a comma."""
+    cdef char* p
+    if outbuf_reserve(b, base64_bytes(element.n) + 12) < 0:
+        return -1
+    memcpy(b.data + b.len, b'{"b64":"', 8)
+    p = base64_put(b.data + b.len + 8, element.p, element.n)
+    memcpy(p, b'"},', 3)
+    b.len = <size_t>(p + 3 - b.data)
+    return 0
+
+
+cdef int write_strings(OutBuf* b, const ReplyTensor* tensor, Place* at, int64_t count) noexcept nogil:
+    """`count` BYTES elements, each followed by a comma."""
+    cdef const Segment* segment
+    cdef Span element
+    cdef const char* p
+    while count > 0:
+        if at.segment == tensor.n_segments:
+            return -1
+        segment = &tensor.segments[at.segment]
+        if at.offset_bytes == segment.n:
+            at.segment += 1
+            at.offset_bytes = 0
+            continue
+        p = segment.p + at.offset_bytes
+        if next_element(&p, segment.p + segment.n, &element, at.name, at.err) < 0:
+            return -1
+        at.offset_bytes = <size_t>(p - segment.p)
+        if is_base64(at.name):
+            if write_base64(b, element) < 0:
+                return -1
+        elif write_string(
+            b, element, at.index, at.name, b"only outputs whose names end in _bytes are sent as base64", at.err
+        ) < 0:
+            return -1
+        at.index += 1
+        count -= 1
+    return 0
 
 
 cdef int write_run(OutBuf* b, const ReplyTensor* tensor, Place* at, int64_t count) noexcept nogil:
@@ -52,6 +112,8 @@ cdef int write_run(OutBuf* b, const ReplyTensor* tensor, Place* at, int64_t coun
     cdef size_t width = dtype_width_bytes(tensor.dtype)
     cdef const Segment* segment
     cdef size_t take
+    if width == 0:
+        return write_strings(b, tensor, at, count)
     while count > 0:
         if at.segment == tensor.n_segments:
             return -1
@@ -128,15 +190,16 @@ cdef int write_name(OutBuf* b, Span json_name) noexcept nogil:
     return -1 if outbuf_write(b, json_name.p, json_name.n) < 0 or outbuf_write(b, b":", 1) < 0 else 0
 
 
-cdef int write_whole(OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensors, int count) noexcept nogil:
+cdef int write_whole(
+    OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensors, int count, InferError* err
+) noexcept nogil:
     """All outputs, each as it is, followed by a comma."""
     cdef Place at
     cdef int i
     if count > 1 and put(b, b"{", 1) < 0:
         return -1
     for i in range(count):
-        at.segment = 0
-        at.offset_bytes = 0
+        begin(&at, spec, &tensors[i], err)
         if count > 1 and write_name(b, spec.outputs[tensors[i].spec_index].json_name) < 0:
             return -1
         if write_value(b, &tensors[i], 0, &at) < 0:
@@ -144,43 +207,44 @@ cdef int write_whole(OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensor
     return close(b, b"},", 2) if count > 1 else 0
 
 
-cdef void find_row(const ReplyTensor* tensor, int64_t row, Place* at) noexcept nogil:
-    cdef size_t skip = dtype_width_bytes(tensor.dtype)
-    cdef int axis
-    for axis in range(1, tensor.rank):
-        skip *= <size_t>tensor.dims[axis]
-    skip *= <size_t>row
-    at.segment = 0
-    while at.segment < tensor.n_segments and skip >= tensor.segments[at.segment].n:
-        skip -= tensor.segments[at.segment].n
-        at.segment += 1
-    at.offset_bytes = skip
-
-
-cdef int write_rows(OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensors, int count) noexcept nogil:
+cdef int write_objects(
+    OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensors, int count, Place* places
+) noexcept nogil:
     """An object per row, as members of one list, followed by a comma."""
-    cdef Place kept[KEPT_CURSORS]
-    cdef Place found
-    cdef Place* at
-    cdef int64_t row
+    cdef int64_t _row
     cdef int i
-    memset(kept, 0, sizeof(kept))
     if put(b, b"[", 1) < 0:
         return -1
-    for row in range(tensors[0].dims[0]):
+    for _row in range(tensors[0].dims[0]):
         if put(b, b"{", 1) < 0:
             return -1
         for i in range(count):
-            at = &kept[i] if i < KEPT_CURSORS else &found
-            if i >= KEPT_CURSORS:
-                find_row(&tensors[i], row, at)
             if write_name(b, spec.outputs[tensors[i].spec_index].json_name) < 0:
                 return -1
-            if write_value(b, &tensors[i], 1, at) < 0:
+            if write_value(b, &tensors[i], 1, &places[i]) < 0:
                 return -1
         if close(b, b"},", 2) < 0:
             return -1
     return close(b, b"],", 2)
+
+
+cdef int write_rows(
+    OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensors, int count, InferError* err
+) noexcept nogil:
+    cdef Place kept[KEPT_PLACES]
+    cdef Place* places = kept
+    cdef int i
+    cdef int status
+    if count > KEPT_PLACES:
+        places = <Place*>malloc(<size_t>count * sizeof(Place))
+        if places == NULL:
+            return -1
+    for i in range(count):
+        begin(&places[i], spec, &tensors[i], err)
+    status = write_objects(b, spec, tensors, count, places)
+    if places != kept:
+        free(places)
+    return status
 
 
 cdef int check_rows(const ModelSpec* spec, const ReplyTensor* tensors, int count, InferError* err) noexcept nogil:
@@ -206,33 +270,26 @@ cdef int check_rows(const ModelSpec* spec, const ReplyTensor* tensors, int count
 
 
 cdef int check(const ModelSpec* spec, const ReplyTensor* tensors, int count, int form, InferError* err) noexcept nogil:
-    cdef Span name
-    cdef int i
     if count == 0:
         return infer_fail(err, INFER_INVALID_ARGUMENT, b"Cannot convert empty tensor map to JSON")
-    for i in range(count):
-        if dtype_width_bytes(tensors[i].dtype) == 0:
-            name = spec.outputs[tensors[i].spec_index].name
-            return infer_fail(
-                err, INFER_UNIMPLEMENTED, b"output '%.*s' is BYTES: BYTES tensors are not supported",
-                tfs_clip(name.n), name.p
-            )
     return check_rows(spec, tensors, count, err) if form == TFS_ROW else 0
 
 
-cdef int write(OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensors, int count, int form) noexcept nogil:
+cdef int write(
+    OutBuf* b, const ModelSpec* spec, const ReplyTensor* tensors, int count, int form, InferError* err
+) noexcept nogil:
     if form == TFS_COLUMN:
-        if put(b, b'{"outputs":', 11) < 0 or write_whole(b, spec, tensors, count) < 0:
+        if put(b, b'{"outputs":', 11) < 0 or write_whole(b, spec, tensors, count, err) < 0:
             return -1
         return close(b, b"}", 1)
     if put(b, b'{"predictions":', 15) < 0:
         return -1
     if form == TFS_ROW_SINGLE:
-        if put(b, b"[", 1) < 0 or write_whole(b, spec, tensors, count) < 0:
+        if put(b, b"[", 1) < 0 or write_whole(b, spec, tensors, count, err) < 0:
             return -1
         return close(b, b"]}", 2)
     # One output's rows are the lists of its first axis.
-    if (write_whole(b, spec, tensors, 1) if count == 1 else write_rows(b, spec, tensors, count)) < 0:
+    if (write_whole(b, spec, tensors, 1, err) if count == 1 else write_rows(b, spec, tensors, count, err)) < 0:
         return -1
     return close(b, b"}", 1)
 
@@ -243,10 +300,11 @@ cdef int tfs_json_reply(
     cdef size_t before = b.len
     if check(spec, tensors, count, form, err) < 0:
         return -1
-    if write(b, spec, tensors, count, form) == 0:
+    err.code = INFER_OK
+    if write(b, spec, tensors, count, form, err) == 0:
         return 0
     b.len = before
-    return infer_fail(err, INFER_INTERNAL, b"out of memory for the reply")
+    return -1 if err.code != INFER_OK else fail_no_memory(err)
 
 
 # ---- Python face

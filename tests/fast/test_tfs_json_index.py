@@ -372,15 +372,6 @@ def refusal_of_nothing(served: Served) -> tuple[int, str]:
     return caught.value.code, caught.value.text
 
 
-def test_bytes_tensors_are_not_supported_yet() -> None:
-    spec = Spec("text", "1", True, 4, [("s", "BYTES", [-1])], [("y", "INT8", [-1])])
-    with pytest.raises(
-        InferRefused, match=r"^input 's' for model 'text' is BYTES: BYTES tensors are not supported$"
-    ) as e:
-        index(b'{"instances":["a"]}', spec)
-    assert e.value.code == UNIMPLEMENTED
-
-
 def test_a_model_without_inputs() -> None:
     with pytest.raises(InferRefused, match=r"^Failed to get input map for signature: DEFAULT$"):
         index(b'{"inputs":{}}', Spec("none", "1", False, 1, [], [("y", "INT8", [1])]))

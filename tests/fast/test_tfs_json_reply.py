@@ -167,10 +167,3 @@ def test_outputs_that_are_no_rows(tensors: list[Given], text: str) -> None:
     with pytest.raises(InferRefused) as caught:
         reply(spec, "row", tensors)
     assert (caught.value.code, caught.value.text) == (1, text)
-
-
-def test_bytes_tensors_are_not_supported_yet() -> None:
-    spec = Spec("m", "1", False, 1, [], [("s", "BYTES", [-1])])
-    with pytest.raises(InferRefused) as caught:
-        reply(spec, "column", [(0, [1], [b"\1\0\0\0a"])])
-    assert (caught.value.code, caught.value.text) == (4, "output 's' is BYTES: BYTES tensors are not supported")

@@ -73,7 +73,9 @@ def read_request(body: bytes, model: Model) -> Request:
         check_shape(wanted[name], datatype, dims)
         if datatype == "BYTES" and tensor.tensor_content and math.prod(dims):
             raise Refused("tensor_content")
-        contents = (datatype != "BYTES" and tensor.tensor_content) or read_values(tensor, datatype, field, math.prod(dims))
+        contents = (datatype != "BYTES" and tensor.tensor_content) or read_values(
+            tensor, datatype, field, math.prod(dims)
+        )
         check_binary(datatype, dims, contents)
         request.inputs[name] = (dims, contents)
     names = [name for name, _, _ in model.outputs]

@@ -6,11 +6,14 @@ tensors; why something is refused is left to the tables of the tests.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.reference import numbers
+from tests.reference import bytes_form, numbers
 from tests.reference.infer_json import MAX_UNKNOWN_KEYS, Model, Number, Object, Refused, Tensor, check
 
 MAX_RANK = 8
@@ -50,6 +53,31 @@ def is_list(value: object) -> bool:
     return isinstance(value, list) and not isinstance(value, Object)
 
 
+def is_b64(value: object) -> bool:
+    return isinstance(value, Object) and len(value) == 1 and value[0][0] == "b64" and is_text(value[0][1])
+
+
+def is_text(value: object) -> bool:
+    return isinstance(value, str) and not isinstance(value, Number)
+
+
+def element(value: object) -> bytes:
+    """One string, plain or as base64."""
+    if is_text(value):
+        return str(value).encode()
+    if not is_b64(value):
+        raise Refused("no string")
+    assert isinstance(value, Object)
+    digits = re.sub(r"[ \t\n\v\f\r]", "", str(value[0][1]))
+    bare = digits.rstrip("=")
+    padding = len(digits) - len(bare)
+    if not re.fullmatch(r"[A-Za-z0-9+/]*", bare) or len(bare) % 4 == 1:
+        raise Refused("base64")
+    if padding and (padding > 2 or len(digits) % 4):
+        raise Refused("padding")
+    return base64.b64decode(bare + "=" * (-len(bare) % 4))
+
+
 def tensor(value: object, datatype: str) -> tuple[list[int], bytes]:
     """Shape and contents of a dense value: all lists of a level are equally long, all scalars equally deep."""
     if is_list(value):
@@ -59,6 +87,8 @@ def tensor(value: object, datatype: str) -> tuple[list[int], bytes]:
             raise Refused("ragged")
         dims = [len(parts), *(parts[0][0] if parts else [])]
         return dims, b"".join(contents for _, contents in parts)
+    if datatype == "BYTES":
+        return [], bytes_form.pack([element(value)])
     if isinstance(value, bool) and datatype == "BOOL":
         return [], bytes([value])
     if not isinstance(value, Number) or datatype == "BOOL":
@@ -69,11 +99,15 @@ def tensor(value: object, datatype: str) -> tuple[list[int], bytes]:
         raise Refused(str(error)) from error
 
 
+def takes_one_string(model: Model) -> bool:
+    return len(model.inputs) == 1 and model.inputs[0][1] == "BYTES"
+
+
 def read_instances(value: object, model: Model) -> dict[str, tuple[list[int], bytes]]:
     if not is_list(value) or not value:
         raise Refused("instances")
     assert isinstance(value, list)
-    if not isinstance(value[0], Object):
+    if not isinstance(value[0], Object) or (is_b64(value[0]) and takes_one_string(model)):
         if len(model.inputs) > 1:
             raise Refused("plain list")
         name, datatype, _ = model.inputs[0]
@@ -92,7 +126,7 @@ def read_instances(value: object, model: Model) -> dict[str, tuple[list[int], by
 
 
 def read_inputs(value: object, model: Model) -> dict[str, tuple[list[int], bytes]]:
-    if not isinstance(value, Object):
+    if not isinstance(value, Object) or (is_b64(value) and takes_one_string(model)):
         if len(model.inputs) > 1:
             raise Refused("plain value")
         name, datatype, _ = model.inputs[0]
@@ -139,17 +173,31 @@ def read_predict(body: bytes, model: Model) -> Predict:
 # ---- replies
 
 
-def nested(dims: list[int], contents: bytes, datatype: str) -> object:
+def nested(dims: list[int], contents: bytes, datatype: str, name: str) -> object:
+    if datatype == "BYTES":
+        return nested_strings(dims, iter(bytes_form.unpack(contents) or []), name.endswith("_bytes"))
     width = numbers.WIDTH_BYTES[datatype]
     if not dims:
         return numbers.value(contents, datatype)
     size = math.prod(dims[1:]) * width
-    return [nested(dims[1:], contents[at * size : (at + 1) * size], datatype) for at in range(dims[0])]
+    return [nested(dims[1:], contents[at * size : (at + 1) * size], datatype, name) for at in range(dims[0])]
+
+
+def nested_strings(dims: list[int], elements: Iterator[bytes], as_base64: bool) -> object:
+    if dims:
+        return [nested_strings(dims[1:], elements, as_base64) for _ in range(dims[0])]
+    if as_base64:
+        return {"b64": base64.b64encode(next(elements)).decode()}
+    try:
+        return next(elements).decode()
+    except UnicodeDecodeError as error:
+        raise Refused("UTF-8") from error
 
 
 def reply_document(model: Model, form: str, tensors: list[tuple[int, list[int], bytes]]) -> dict[str, object]:
     whole = {
-        model.outputs[index][0]: nested(dims, contents, model.outputs[index][1]) for index, dims, contents in tensors
+        model.outputs[index][0]: nested(dims, contents, model.outputs[index][1], model.outputs[index][0])
+        for index, dims, contents in tensors
     }
     bare = next(iter(whole.values())) if len(whole) == 1 else whole
     if form == "column":

@@ -76,8 +76,9 @@ def _bytes(number: int, value: bytes | str) -> bytes:
 
 
 def _attribute(name: str, value: Attribute) -> bytes:
-    """AttributeProto: name = 1, f = 2, i = 3, s = 4, ints = 8, strings = 9, type = 20 (FLOAT 1, INT 2, STRING 3, INTS 7,
-    STRINGS 8).
+    """AttributeProto: name = 1, f = 2, i = 3, s = 4, ints = 8, strings = 9, type = 20.
+
+    Types: FLOAT 1, INT 2, STRING 3, INTS 7, STRINGS 8.
     """
     if isinstance(value, str):
         return _bytes(1, name) + _bytes(4, value) + _integer(20, 3)
