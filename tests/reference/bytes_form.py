@@ -13,12 +13,13 @@ def pack(elements: Iterable[bytes]) -> bytes:
 def unpack(form: bytes) -> list[bytes] | None:
     """The elements, or None where the form is cut."""
     elements = []
-    while form:
-        if len(form) < 4:
+    at = 0
+    while at < len(form):
+        if len(form) < at + 4:
             return None
-        end = 4 + int(struct.unpack_from("<I", form)[0])
+        end = at + 4 + int(struct.unpack_from("<I", form, at)[0])
         if len(form) < end:
             return None
-        elements.append(form[4:end])
-        form = form[end:]
+        elements.append(form[at + 4 : end])
+        at = end
     return elements
