@@ -92,7 +92,6 @@ SERVED = {
 }
 #: Name -> file and a part of the reason.
 REFUSED = {
-    "text": (onnx_writer.identity("BYTES", [-1, 2]), "input 'x' is of type BYTES, which is not served yet"),
     "no_inputs": (no_inputs(), "the model has no inputs"),
     "sums_the_batch": (sums_the_batch(), "its outputs do not follow the batch axis"),
     "no_onnx": (b"\x08\x08garbage", "not a readable ONNX file"),

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.conformance.v2_client import Array, Tensor
+from tests.reference import bytes_form
 from tests.support import clients
 from tests.support.server import Server
 
@@ -26,6 +27,8 @@ class Request(NamedTuple):
     tensors: Sequence[Tensor]
     outputs: Sequence[tuple[str, bool]] | None = None
     options: Mapping[str, Any] = {}
+    #: Classes of each output that are asked for instead of its values.
+    classes: int = 0
 
 
 class Reply(NamedTuple):
@@ -57,12 +60,31 @@ class Job:
         inputs = []
         for tensor in request.tensors:
             key = f"input{len(self._arrays)}"
-            self._arrays[key] = tensor.array
-            inputs.append({"name": tensor.name, "datatype": tensor.datatype, "array": key, "binary": tensor.binary})
+            shape = list(tensor.array.shape)
+            if tensor.datatype == "BYTES":
+                form = bytes_form.pack(tensor.array.ravel().tolist())
+                self._arrays[key] = np.frombuffer(form, np.uint8)
+            else:
+                self._arrays[key] = tensor.array
+            inputs.append(
+                {
+                    "name": tensor.name,
+                    "datatype": tensor.datatype,
+                    "shape": shape,
+                    "array": key,
+                    "binary": tensor.binary,
+                }
+            )
         outputs = None
         if request.outputs is not None:
             outputs = [{"name": name, "binary": binary} for name, binary in request.outputs]
-        return {"model": request.model, "inputs": inputs, "outputs": outputs, "options": dict(request.options)}
+        return {
+            "model": request.model,
+            "inputs": inputs,
+            "outputs": outputs,
+            "options": dict(request.options),
+            "classes": request.classes,
+        }
 
     def run(self, server: Server) -> list[Any]:
         """Per step: list[Reply] for infer steps, {"value": ...} or {"error", "status"} for calls."""
@@ -80,9 +102,21 @@ class Job:
         return [_replies(one["replies"], arrays) if "replies" in one else one for one in results]
 
 
+def _objects(form: Array, shape: Sequence[int]) -> Array:
+    """An object array of bytes."""
+    elements = bytes_form.unpack(form.tobytes())
+    assert elements is not None
+    made = np.empty(len(elements), object)
+    made[:] = elements
+    return made.reshape(shape)
+
+
 def _replies(results: Sequence[dict[str, Any]], arrays: Mapping[str, Array]) -> list[Reply]:
     replies = []
     for one in results:
         outputs = {name: arrays[key] for name, key in one.get("outputs", {}).items()}
+        for output in one.get("response", {}).get("outputs", []):
+            if output["datatype"] == "BYTES":
+                outputs[output["name"]] = _objects(outputs[output["name"]], output["shape"])
         replies.append(Reply(one.get("response", {}), outputs, one.get("error"), one.get("status")))
     return replies

@@ -6,12 +6,14 @@ FOLDER/job.json: {"url", "steps": [step, ...]}; FOLDER/inputs.npz: the arrays th
     {"call": method of the client, "arguments": {...}}                       -> {"value"}
     {"infer": "sync" | "async" | "aio", "concurrency": n, "requests": [...]} -> {"replies": [{"response", "outputs"}]}
 and either, or a single reply, is {"error": text, "status": text} where the client raised InferenceServerException.
-A request: model, inputs [{name, datatype, array, binary}], outputs [{name, binary}] or null, and keyword arguments of
-infer() as options. BF16 arrays are uint16 bits in both files. Results go to FOLDER/results.json and FOLDER/outputs.npz.
+A request: model, inputs [{name, datatype, shape, array, binary}], outputs [{name, binary}] or null, classes (a count,
+for all outputs) and keyword arguments of infer() as options. BF16 arrays are uint16 bits in both files, BYTES are uint8
+arrays of the binary form. Results go to FOLDER/results.json and FOLDER/outputs.npz.
 """
 
 import asyncio
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import ml_dtypes
 import numpy as np
 import tritonclient.http as http
 import tritonclient.http.aio as aio
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 
 class Job:
@@ -69,7 +71,12 @@ class Job:
     def arguments(self, module, request):
         outputs = request.get("outputs")
         if outputs is not None:
-            outputs = [module.InferRequestedOutput(one["name"], binary_data=one["binary"]) for one in outputs]
+            outputs = [
+                module.InferRequestedOutput(
+                    one["name"], binary_data=one["binary"], class_count=request.get("classes", 0)
+                )
+                for one in outputs
+            ]
         inputs = [self.input(module, one) for one in request["inputs"]]
         return {"model_name": request["model"], "inputs": inputs, "outputs": outputs, **request.get("options", {})}
 
@@ -77,6 +84,8 @@ class Job:
         array = self.arrays[one["array"]]
         if one["datatype"] == "BF16":
             array = array.view(ml_dtypes.bfloat16)
+        if one["datatype"] == "BYTES":
+            array = deserialize_bytes_tensor(array.tobytes()).reshape(one["shape"])
         made = module.InferInput(one["name"], list(array.shape), one["datatype"])
         return made.set_data_from_numpy(array, binary_data=one["binary"])
 
@@ -91,8 +100,18 @@ class Job:
             array = result.as_numpy(output["name"])
             output.pop("data", None)
             keys[output["name"]] = key = f"output{len(self.outputs)}"
-            self.outputs[key] = array.view(np.uint16) if output["datatype"] == "BF16" else array
+            if output["datatype"] == "BF16":
+                array = array.view(np.uint16)
+            if output["datatype"] == "BYTES":
+                array = np.frombuffer(b"".join(element(one) for one in array.ravel()), np.uint8)
+            self.outputs[key] = array
         return {"response": response, "outputs": keys}
+
+
+def element(one):
+    """A length and the bytes; the client makes text of what came as JSON."""
+    raw = one.encode() if isinstance(one, str) else bytes(one)
+    return struct.pack("<I", len(raw)) + raw
 
 
 def give(answer):

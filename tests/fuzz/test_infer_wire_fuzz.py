@@ -11,6 +11,7 @@ import pytest
 
 from server._fast import infer_wire, tensor_proto
 from server._fast.infer_spec import InferRefused, Spec
+from tests.reference import bytes_form
 from tests.reference import infer_wire as wire_twin
 from tests.reference import tensor_proto as tensor_twin
 from tests.reference.infer_json import Model, Refused
@@ -30,19 +31,30 @@ LONE = {
         Spec("m", "1", False, 1, [("x", datatype, [-1])], OUTPUTS),
         Model("m", "1", False, [("x", datatype, [-1])], OUTPUTS),
     )
-    for datatype in DATATYPES
+    for datatype in (*DATATYPES, "BYTES")
 }
+NAMES = list(LONE)
 PARAMETERS = ["timeout", "priority", "sequence_id", "sequence_start", "sequence_end", "a", "triton_x"]
 
 
 def element(datatype: str, r: random.Random) -> Any:
     if datatype == "BOOL":
         return r.random() < 0.5
+    if datatype == "BYTES":
+        return r.randbytes(r.choice([0, 0, 1, 5, 200]))
     if datatype.startswith("FP") or datatype == "BF16":
         return r.choice([0.0, 1.5, -2.25, r.random()])
     bits = int(datatype.lstrip("UINT"))
     value = r.getrandbits(r.choice([1, 6, bits - 1]))
     return value if datatype.startswith("U") or r.random() < 0.5 else -value
+
+
+def packed(datatype: str, count: int, r: random.Random) -> bytes:
+    """Elements as they lie in memory."""
+    if datatype == "BYTES":
+        return bytes_form.pack(element(datatype, r) for _ in range(count))
+    size = count * WIDTH_BYTES[datatype]
+    return bytes(r.randrange(2) for _ in range(size)) if datatype == "BOOL" else r.randbytes(size)
 
 
 def some_parameter(parameter: Any, r: random.Random) -> None:
@@ -63,10 +75,7 @@ def infer_request(model: Model, r: random.Random) -> bytes:
         if typed and own:
             getattr(tensor.contents, own).extend(element(datatype, r) for _ in range(count))
         else:
-            size = count * WIDTH_BYTES[datatype]
-            message.raw_input_contents.append(
-                bytes(r.randrange(2) for _ in range(size)) if datatype == "BOOL" else r.randbytes(size)
-            )
+            message.raw_input_contents.append(packed(datatype, count, r))
         if r.random() < 0.1:
             some_parameter(tensor.parameters[r.choice(["a", "shared_memory_region"])], r)
     if r.random() < 0.3:
@@ -102,8 +111,7 @@ def predict_request(model: Model, r: random.Random) -> bytes:
             ]
             getattr(tensor, own).extend(values)
         else:
-            size = count * WIDTH_BYTES[datatype]
-            tensor.tensor_content = bytes(size) if datatype == "BOOL" else r.randbytes(size)
+            tensor.tensor_content = packed(datatype, count, r)
     if r.random() < 0.3:
         message.output_filter.append(r.choice(["y", "z"]))
     encoded: bytes = message.SerializeToString()
@@ -152,7 +160,7 @@ def test_mutated_messages_are_read_as_by_the_library(
     accepted = refused = 0
     for seed in range(COUNT):
         r = random.Random(seed)
-        spec, model = (SPEC, MODEL) if seed % 2 else LONE[DATATYPES[seed // 2 % len(DATATYPES)]]
+        spec, model = (SPEC, MODEL) if seed % 2 else LONE[NAMES[seed // 2 % len(NAMES)]]
         body = mutate(make(model, r), r)
         expected = expected_of(read, body, model)
         assert found_by(index, body, spec, model) == expected, f"seed {seed}: {body.hex()}"
