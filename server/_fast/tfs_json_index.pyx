@@ -74,9 +74,13 @@ cdef enum:
 
 # ---- the two forms
 
-cdef bint takes_one_string(const TfsReader* t) noexcept nogil:
-    """Whether {"b64": ...} may be a value where otherwise inputs have names."""
-    return t.r.spec.n_inputs == 1 and t.r.spec.inputs[0].dtype == DTYPE_BYTES
+cdef bint takes_strings(const TfsReader* t) noexcept nogil:
+    """Whether {"b64": ...} is a value where otherwise inputs have names."""
+    cdef int i
+    for i in range(t.r.spec.n_inputs):
+        if t.r.spec.inputs[i].dtype == DTYPE_BYTES:
+            return True
+    return False
 
 
 cdef int read_rows(TfsReader* t) noexcept nogil:
@@ -96,7 +100,7 @@ cdef int read_rows(TfsReader* t) noexcept nogil:
         return tfs_fail(t)
     if entered == 0:
         return fail_document(t, b"No values in 'instances' array")
-    if json_peek(&inside) == b"{" and not (takes_one_string(t) and is_b64(&inside)):
+    if json_peek(&inside) == b"{" and not (takes_strings(t) and is_b64(&inside)):
         s[0] = inside
         return tfs_gather(t)
     if t.r.spec.n_inputs > 1:
@@ -140,7 +144,7 @@ cdef int read_columns(TfsReader* t) noexcept nogil:
     cdef int i
     cdef int entered
     cdef Span name
-    if json_peek(&t.r.scan) != b"{" or (takes_one_string(t) and is_b64(&t.r.scan)):
+    if json_peek(&t.r.scan) != b"{" or (takes_strings(t) and is_b64(&t.r.scan)):
         if t.r.spec.n_inputs > 1:
             return infer_fail(
                 t.r.err, INFER_INVALID_ARGUMENT,

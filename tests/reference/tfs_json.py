@@ -99,15 +99,15 @@ def tensor(value: object, datatype: str) -> tuple[list[int], bytes]:
         raise Refused(str(error)) from error
 
 
-def takes_one_string(model: Model) -> bool:
-    return len(model.inputs) == 1 and model.inputs[0][1] == "BYTES"
+def takes_strings(model: Model) -> bool:
+    return any(datatype == "BYTES" for _, datatype, _ in model.inputs)
 
 
 def read_instances(value: object, model: Model) -> dict[str, tuple[list[int], bytes]]:
     if not is_list(value) or not value:
         raise Refused("instances")
     assert isinstance(value, list)
-    if not isinstance(value[0], Object) or (is_b64(value[0]) and takes_one_string(model)):
+    if not isinstance(value[0], Object) or (is_b64(value[0]) and takes_strings(model)):
         if len(model.inputs) > 1:
             raise Refused("plain list")
         name, datatype, _ = model.inputs[0]
@@ -126,7 +126,7 @@ def read_instances(value: object, model: Model) -> dict[str, tuple[list[int], by
 
 
 def read_inputs(value: object, model: Model) -> dict[str, tuple[list[int], bytes]]:
-    if not isinstance(value, Object) or (is_b64(value) and takes_one_string(model)):
+    if not isinstance(value, Object) or (is_b64(value) and takes_strings(model)):
         if len(model.inputs) > 1:
             raise Refused("plain value")
         name, datatype, _ = model.inputs[0]
