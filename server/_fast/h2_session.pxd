@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from server._fast.frontend cimport Frontend, Peer
 from server._fast.h2_budget cimport Bucket
+from server._fast.h2_keepalive cimport Age, Pings
 from server._fast.h2_stream cimport H2Stream
 from server._fast.infer_call cimport LaneClient
 from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session
@@ -33,16 +34,11 @@ cdef class H2Session(Peer):
     cdef bint must_end             # the peer broke a rule: closes as soon as GOAWAY is written
     cdef bint is_warned
     cdef uint64_t active_ns
-    cdef uint64_t opened_ns
-    cdef uint64_t max_age_ns       # 0: none
-    cdef uint64_t grace_ns         # 0: none
-    cdef uint64_t aged_ns          # when the last GOAWAY for its age went out; 0: not yet
+    cdef Age age
+    cdef Pings pings
     cdef uint32_t max_streams
-    cdef uint64_t min_ping_ns
     cdef Bucket resets
     cdef Bucket glitches
-    cdef uint64_t last_ping_ns
-    cdef int ping_strikes
     cdef size_t spilled_bytes
 
     # for the protocol above

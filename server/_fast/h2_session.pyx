@@ -13,6 +13,7 @@ from server._fast.atomics cimport relaxed_add, word_load
 from server._fast.clock cimport now_ns
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend, Peer
 from server._fast.h2_budget cimport bucket_fill, bucket_take
+from server._fast.h2_keepalive cimport age_begin, age_is_grace_over, age_is_over, pings_answered, pings_take
 from server._fast.h2_stream cimport MAX_HEADER_LIST_BYTES, TIMEOUT_NONE, H2Stream, read_reply
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport (
@@ -52,11 +53,6 @@ cdef double RESETS_PER_S = 33.0
 #: Frames that ask for nothing: pings, settings, priorities, empty data, violations that end only a stream.
 cdef double GLITCH_BURST = 2000.0
 cdef double GLITCHES_PER_S = 200.0
-#: Pings of a client without open streams and replies in between that come too fast are strikes; after three it is sent
-#: away (gRPC keep-alive).
-cdef int MAX_PING_STRIKES = 2
-#: 2**64 / the golden ratio: the upper half of a product with it depends on all bits of the other factor's lower half.
-cdef uint64_t MIX = 0x9E3779B97F4A7C15
 cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 cdef size_t KEEP_OUT_BYTES = 1 << 18
 #: A stream with more of its reply unsent than this reads no further message.
@@ -166,9 +162,7 @@ cdef int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, voi
         except Exception:
             return NGHTTP2_ERR_CALLBACK_FAILURE
     elif frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA:
-        # gRPC's libraries ping when data comes, to measure the way: only pings without any are strikes.
-        self.ping_strikes = 0
-        self.last_ping_ns = 0
+        pings_answered(&self.pings)
     return 0
 
 
@@ -220,9 +214,8 @@ cdef int prepare() except -1:
 
 cdef class H2Session(Peer):
     """
-    Base of Http2Connection. `port` is passed on to the handlers. After max_age_ns (less or more by up to a tenth, so
-    that clients which came together do not leave together) the client is told to reconnect, and after grace_ns more
-    the connection is cut; 0 is never, for both. min_ping_ns: the least time between pings of a client without calls.
+    Base of Http2Connection. `port` is passed on to the handlers. After about max_age_ns the client is told to
+    reconnect, and after grace_ns more the connection is cut; 0 is never, for both. min_ping_ns: see h2_keepalive.pxd.
     """
 
     def __cinit__(self, Frontend frontend not None, str port not None, uint64_t max_age_ns=0, uint64_t grace_ns=0,
@@ -231,10 +224,10 @@ cdef class H2Session(Peer):
         prepare()
         self.frontend = frontend
         self.port = port
-        self.max_age_ns = max_age_ns
-        self.grace_ns = grace_ns
+        self.age.max_ns = max_age_ns
+        self.age.grace_ns = grace_ns
+        self.pings.min_ns = min_ping_ns
         self.max_streams = max_streams
-        self.min_ping_ns = min_ping_ns
         self.fd = -1
         self.streams = {}
         self.debts = []
@@ -282,10 +275,8 @@ cdef class H2Session(Peer):
         self.transport = transport
         self.fd = transport.get_extra_info("socket").fileno()
         transport.set_write_buffer_limits(0, 0)
-        self.active_ns = self.opened_ns = now_ns()
-        if self.max_age_ns > 10:
-            # The time is as good as chance once its bits are mixed: clients come back in step with our ticks.
-            self.max_age_ns += ((self.opened_ns * MIX) >> 32) % (self.max_age_ns // 5) - self.max_age_ns // 10
+        self.active_ns = now_ns()
+        age_begin(&self.age, self.active_ns)
         self.frontend.peers.add(self)
         self.frontend.page.connections_open = len(self.frontend.peers)
         self.frontend.peer_due(self)
@@ -398,13 +389,8 @@ cdef class H2Session(Peer):
 
     cdef int ping_received(self) except -1:
         self.spend_glitch()
-        if not self.streams and self.last_ping_ns and self.active_ns - self.last_ping_ns < self.min_ping_ns:
-            self.ping_strikes += 1
-            if self.ping_strikes > MAX_PING_STRIKES and not self.is_closing:
-                self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too_many_pings")
-        elif self.streams:
-            self.ping_strikes = 0
-        self.last_ping_ns = self.active_ns
+        if not pings_take(&self.pings, self.active_ns, bool(self.streams)) and not self.is_closing:
+            self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too_many_pings")
         return 0
 
     cdef int go_away(self, uint32_t code, const char* text) except -1:
@@ -573,9 +559,9 @@ cdef class H2Session(Peer):
         if not self.streams and now - self.active_ns > self.frontend.idle_timeout_ns:
             if not self.is_closing:
                 self.go_away(NGHTTP2_NO_ERROR, b"idle")
-        elif self.max_age_ns and now - self.opened_ns > self.max_age_ns and not self.is_closing:
+        elif age_is_over(&self.age, now) and not self.is_closing:
             self.shut(b"max_age", now)
-        elif self.aged_ns and self.grace_ns and now - self.aged_ns > self.grace_ns:
+        elif age_is_grace_over(&self.age, now):
             self.drop()
         elif self.streams:
             self.check_stalled(now)
@@ -597,7 +583,7 @@ cdef class H2Session(Peer):
             self.is_warned = True
             nghttp2_submit_shutdown_notice(self.session)
             return self.frontend.peer_due(self)
-        self.aged_ns = now
+        self.age.closed_ns = now
         return self.go_away(NGHTTP2_NO_ERROR, text)
 
     cdef int stop(self) except -1:
