@@ -81,6 +81,30 @@ def version_is_printed(program: Path, temporary: Path) -> None:
     assert done.stdout.startswith("headrace "), f"expected 'headrace VERSION', got {done.stdout!r}"
 
 
+def other_names_are_known(program: Path, temporary: Path) -> None:
+    """Called as another server it takes that one's command line, files of text protobuf included."""
+    for name, arguments, code, said in (
+        ("tritonserver", ["--version"], 0, "NVIDIA Triton Inference Server: headrace "),
+        ("tensorflow_model_server", ["--model_config_file=models"], 64, "expected the text of a ModelServerConfig"),
+    ):
+        link, models = temporary / name, temporary / "models"
+        link.symlink_to(program)
+        models.write_text("no such field", encoding="utf-8")
+        done = subprocess.run(
+            [link, *arguments],
+            cwd=temporary,
+            env={"TMPDIR": str(temporary)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        link.unlink()
+        models.unlink()
+        output = done.stdout + done.stderr
+        assert (done.returncode, said in output) == (code, True), f"expected {code} and {said!r}, got {done}"
+
+
 def replaced(server: Server, role: str, count: int) -> None:
     """Kills one process of a kind and waits for its replacement."""
     victims = server.pids(role)
@@ -107,6 +131,7 @@ def smoke(program: Path, checks: Checks) -> None:
         shutil.copy2(program, alone)
         shared_memory = set(os.listdir("/dev/shm"))
         checks.run("prints its version", lambda: version_is_printed(alone, temporary))
+        checks.run("takes the names of others", lambda: other_names_are_known(alone, temporary))
         command = [str(alone), "serve", "--workers", str(WORKERS), "--http-port", "0", "--metrics-port", "0"]
         server = Server(command, {"TMPDIR": str(temporary)}, Path(output), directory=folder)
         try:
