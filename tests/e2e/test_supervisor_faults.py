@@ -117,6 +117,8 @@ def test_a_server_whose_output_nobody_reads_serves_on(models: Path) -> None:
         str(models),
         "--http-port",
         str(port),
+        "--grpc-port",
+        "0",
         "--metrics-port",
         "0",
         "--drain-delay",
