@@ -40,8 +40,11 @@ def _run_as(arguments: list[str]) -> int:
 
 def read(arguments: list[str], environ: Mapping[str, str]) -> config.ServeConfig:
     """The settings that these arguments and variables ask for."""
-    options = vars(parser().parse(arguments))
+    reader = parser()
+    options = vars(reader.parse(arguments))
     path = options.pop("path")
+    if options.pop("program") is not None:
+        reader.error("--as comes first, and what follows it is that program's command line")
     for name, near in config.misspelt(environ):
         sys.stderr.write(f"headrace: warning: {name} is not a setting; did you mean {near}?\n")
     return config.load(options, path=path, environ=environ, on_terminal=sys.stderr.isatty())
@@ -65,6 +68,12 @@ def parser() -> Parser:
         nargs="?",
         type=Path,
         help="NAME.onnx, a directory with model.onnx, or a tree NAME/VERSION/model.onnx (default: the demo model)",
+    )
+    result.add_argument(
+        "--as",
+        dest="program",
+        metavar="PROGRAM",
+        help="first: take the command line of tritonserver or tensorflow_model_server; see --as PROGRAM --help",
     )
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in config.OPTIONS:

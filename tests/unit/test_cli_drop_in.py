@@ -375,6 +375,26 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str], program: Program) 
     assert capsys.readouterr().out.startswith(f"{program.about}: headrace ")
 
 
+def test_as_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--workers", "1", "--as", "tritonserver"]) == 64
+    assert "--as comes first, and what follows it is that program's command line" in capsys.readouterr().err
+    assert cli.main(["serve", "--help"]) == 0
+    assert "--as PROGRAM" in capsys.readouterr().out
+
+
+def test_the_command_lines_of_kserves_runtimes() -> None:
+    line = "--model-store=/mnt/models --grpc-port=9000 --http-port=8080 --allow-grpc=true --allow-http=true"
+    found = settings(TRITON, *line.split(), bare=True)
+    ports = (found.flags["http_port"], found.flags["grpc_port"])
+    assert (ports, found.sources, found.notices) == ((8080, 9000), (ModelSource(Path("/mnt/models")),), [])
+    line = (
+        "--model_name=m --port=9000 --rest_api_port=8080 --model_base_path=/mnt/models --rest_api_timeout_in_ms=60000"
+    )
+    found = settings(TFS, *line.split(), bare=True)
+    ports = (found.flags["http_port"], found.flags["grpc_port"])
+    assert (ports, found.sources) == ((8080, 9000), (ModelSource(Path("/mnt/models"), "m"),))
+
+
 @pytest.mark.parametrize("arguments", [["--as"], ["--as=x"], ["--as", "triton", "--model-store=x"]])
 def test_programs_that_are_not_known(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert cli.main(["serve", *arguments]) == 64
