@@ -102,8 +102,11 @@ def test_tensorflow_model_server(tmp_path: Path) -> None:
         f"--model_base_path={base}",
         f"--grpc_socket_path={path}",
         "--rest_api_timeout_in_ms=60000",
+        "--rest_api_enable_cors_support=true",
     ) as server:
         assert server.port == rest
+        from_a_page = server.request("GET", "/v1/models/mnist", headers={"Origin": "https://example.org"})
+        assert from_a_page.headers["access-control-allow-origin"] == "*"
         status = server.get("/v1/models/mnist").json()
         assert list(status) == ["model_version_status"] and status["model_version_status"][0]["version"] == "123"
         (answer,) = predict(server, "mnist", rest)
