@@ -18,7 +18,7 @@ cdef bytes ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 cdef bytes h2c_settings(bytes field):
     if field.translate(None, ALPHABET) or len(field) % 4 == 1:
         return None
-    return binascii.a2b_base64(field.replace(b"-", b"+").replace(b"_", b"/") + b"=" * (-len(field) % 4))
+    return binascii.a2b_base64(field.replace(b"-", b"+").replace(b"_", b"/") + b"=" * (3 - (len(field) + 3) % 4))
 
 
 cdef list h2c_headers(const HttpHead* head, const char* p):

@@ -36,7 +36,7 @@ from server._fast.http1_error cimport (
 )
 from server._fast.infer_call cimport InferCall, LaneClient
 from server._fast.infer_spec cimport InferError
-from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session_upgrade2
+from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session_get_outbound_queue_size, nghttp2_session_upgrade2
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_write
 from server._fast.reply_packing cimport MIN_PACKED_BYTES, Packing
 from server._fast.rest_codec cimport rest_find, rest_reply, rest_submit
@@ -56,9 +56,11 @@ cdef class Http2Rest(H2Session):
 
     def upgrade(self, bytes settings not None, list headers not None, bint is_head):
         cdef H2Stream stream
+        cdef size_t queued = nghttp2_session_get_outbound_queue_size(self.session)
         if nghttp2_session_upgrade2(
             self.session, <const uint8_t*><const char*>settings, len(settings), is_head, NULL
-        ) != 0:
+        ) != 0 or nghttp2_session_get_outbound_queue_size(self.session) != queued:
+            # Settings that a frame may not have queue a GOAWAY: the client is better off where it is.
             return False
         stream = H2Stream.__new__(H2Stream)
         stream.id = 1
