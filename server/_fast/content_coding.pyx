@@ -32,9 +32,10 @@ cdef extern from "zlib.h" nogil:
     int deflateEnd(z_stream* z)
 
 cdef enum:
-    #: Between two looks at the clock: about 50 us of a step, however the stream is made.
-    STEP_IN_BYTES = 4096
+    #: Between two looks at the clock: 0.3 ms at most, which is what 1 KiB of blocks without content takes.
+    STEP_IN_BYTES = 1024
     STEP_OUT_BYTES = 65536
+    DEFLATE_STEP_BYTES = 4096
     #: Level 1 costs a third of the default level's time for a few per cent more bytes.
     DEFLATE_LEVEL = 1
     MEMORY_LEVEL = 8
@@ -238,7 +239,7 @@ cdef int deflate_some(Deflater* s, const char* p, size_t n, size_t* used, OutBuf
     while True:
         if outbuf_reserve(b, 1024) < 0:
             return CODING_NO_MEMORY
-        taken = min(n - at, <size_t>STEP_IN_BYTES)
+        taken = min(n - at, <size_t>DEFLATE_STEP_BYTES)
         s.z.next_in = <const unsigned char*>p + at
         s.z.avail_in = <unsigned int>taken
         s.z.next_out = <unsigned char*>b.data + b.len
