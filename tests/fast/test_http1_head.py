@@ -101,6 +101,24 @@ ACCEPTED: dict[str, tuple[bytes, dict[str, object]]] = {
     "inference length empty": (get(b"Inference-Header-Content-Length:"), {"inference_header_length": -2}),
     "host of an address": (b"GET / HTTP/1.1\r\nHost: [::1]:8000\r\n\r\n", {"host": b"[::1]:8000"}),
     "host with an empty port": (b"GET / HTTP/1.1\r\nHost: a:\r\n\r\n", {"host": b"a:"}),
+    "an offer of HTTP/2": (
+        get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk"),
+        {"wants_h2c": True, "http2_settings": b"AAMAAABk"},
+    ),
+    "an offer of HTTP/2 among others": (
+        get(b"Upgrade: a,  H2C", b"HTTP2-Settings:", b"Connection: http2-settings", b"Connection: a, UPGRADE"),
+        {"wants_h2c": True, "http2_settings": b""},
+    ),
+    "an offer of HTTP/2 with settings twice": (
+        get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", *[b"HTTP2-Settings: AAMAAABk"] * 2),
+        {"wants_h2c": False, "http2_settings": None},
+    ),
+    "an offer of HTTP/2 that Connection does not name": (
+        get(b"Connection: HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk"),
+        {"wants_h2c": False},
+    ),
+    "origin": (get(b"Origin: https://a"), {"origin": b"https://a"}),
+    "origin twice": (get(b"Origin: https://a", b"Origin: https://a", b"Origin: https://a"), {"origin": None}),
     "underscore in another name": (get(b"Content_Type: a", b"Transfer-Encodinx: a"), {"content_type": None}),
     "names one letter off": (
         get(b"Content-Lengtj: x", b"Hosu: ,", b"Expecu: x", b"Uransfer-Encoding: x", b"Contenu-Length: x"),
