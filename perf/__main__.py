@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perf import build, processes, report, singles, throughput, wire
+from perf import build, comparison, grpc_cells, large, processes, report, singles, throughput, wire
 from perf.clients import Load
 from perf.ort_floor import OrtFloor
 from perf.report import Cell
@@ -31,7 +31,8 @@ from tests.support import onnx_writer
 SERVER_CPU, CLIENT_CPU = 0, 1
 #: A row of the heavy model costs about 25 times the socket work of its request.
 HEAVY_LAYERS = 32
-ALL_CELLS = ("P1", "P2", "P3", "P6", "P7", "P10", "P12", "P13", "P14", "P15")
+COMPARISON = "GRPC_VS_REST"
+ALL_CELLS = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P12", "P13", "P14", "P15", COMPARISON)
 #: name -> (seconds of a segment, blocks of four segments, idle seconds, starts)
 MODES = {"quick": (1, 1, 5.0, 3), "default": (2, 3, 10.0, 5), "full": (5, 5, 10.0, 5)}
 
@@ -46,7 +47,10 @@ class Session:
         self.models = onnx_writer.write_repository(folder / "mlp_only", {"mlp": onnx_writer.mlp()})
         heavy = onnx_writer.heavy(layers=HEAVY_LAYERS)
         self.heavy_models = onnx_writer.write_repository(folder / "heavy_only", {"heavy": heavy})
+        wide = {"wide": large.first_columns(large.TENSOR_WIDTH), "numbers": large.first_columns(large.JSON_WIDTH)}
+        self.large_models = onnx_writer.write_repository(folder / "large_only", wide)
         self.cells: list[Cell] = []
+        self.comparison: list[comparison.Row] = []
 
     def wants(self, *keys: str) -> bool:
         return any(key in self.wanted for key in keys)
@@ -62,14 +66,15 @@ class Session:
         self.cells.append(cell)
         print(report.line(cell), flush=True)
 
-    def server(self, models: Path, workers: int = 1) -> Headrace:
+    def server(self, models: Path, workers: int = 1, extra: tuple[str, ...] = ()) -> Headrace:
         log = self.folder / f"server_{models.name}_{workers}.log"
-        return Headrace(self.command, models, log, workers=workers, cpus={SERVER_CPU})
+        return Headrace(self.command, models, log, workers=workers, cpus={SERVER_CPU}, extra=extra)
 
     def run(self) -> None:
         for part, keys in (
-            (self.small_model, ("P1", "P2", "P3", "P6", "P10", "P12", "P13", "P15")),
+            (self.small_model, ("P1", "P2", "P3", "P4", "P5", "P6", "P10", "P12", "P13", "P15", COMPARISON)),
             (self.heavy_model, ("P7",)),
+            (self.large_tensors, ("P8", "P9")),
             (self.starts, ("P14",)),
         ):
             if self.wants(*keys):
@@ -92,6 +97,11 @@ class Session:
             self.measure("P1", "P1", lambda: throughput.eta_http("P1", server, wire.health(), load, blocks, None))
             self.measure("P2", "P2", lambda: throughput.eta_http("P2", server, binary_request, load, blocks, model))
             self.measure("P3", "P3", lambda: throughput.eta_http("P3", server, json_request, load, blocks, model))
+            call = wire.infer_grpc("mlp")
+            self.measure("P4", "P4", lambda: grpc_cells.eta_grpc(server, call, load, blocks, model))
+            self.measure("P5", "P5", lambda: grpc_cells.against_http(server, call, binary_request, load, blocks, model))
+            if self.wants(COMPARISON):
+                self.comparison = comparison.measure(server, load, blocks, model)
             self.measure("P6", "P6", lambda: singles.added_latency("P6", server, binary_request, load, blocks, model))
             self.measure("P6", "P6j", lambda: singles.added_latency("P6j", server, json_request, load, blocks, model))
             self.measure("P13", "P13", lambda: singles.system_calls(server, binary_request, load))
@@ -106,6 +116,16 @@ class Session:
         request = wire.infer_binary("heavy")
         with self.server(self.heavy_models) as server, OrtFloor(file, SERVER_CPU) as model:
             self.measure("P7", "P7", lambda: throughput.heavy_model(server, request, self.load, self.blocks, model))
+
+    def large_tensors(self) -> None:
+        load, blocks = self.load, self.blocks
+        wide, numbers = (self.large_models / name / "1" / "model.onnx" for name in ("wide", "numbers"))
+        with self.server(self.large_models, extra=large.SERVER_OPTIONS) as server:
+            with OrtFloor(wide, SERVER_CPU) as model:
+                self.measure("P8", "P8", lambda: large.tensors_http(server, load, blocks, model))
+                self.measure("P8", "P8g", lambda: large.tensors_grpc(server, load, blocks, model))
+            with OrtFloor(numbers, SERVER_CPU) as model:
+                self.measure("P9", "P9", lambda: large.json_numbers(server, load, blocks, model))
 
     def starts(self) -> None:
         commands = {"P14s": self.command}
@@ -172,9 +192,12 @@ def main(arguments: list[str] | None = None) -> int:
         "machine": machine,
         "build": build_info(command),
         "floor_compiler": build.compiler(),
+        **({"grpc_vs_rest": comparison.record(session.comparison)} if session.comparison else {}),
     }
     path = report.write_json(chosen.results, session.cells, context)
-    print(f"\n{report.table(session.cells)}\n\n{took_s:.0f} s; record: {path}")
+    tables = [report.table(session.cells)] if session.cells else []
+    tables += [comparison.table(session.comparison)] if session.comparison else []
+    print("", *tables, f"{took_s:.0f} s; record: {path}", sep="\n\n" if tables else "\n")
     return 0
 
 

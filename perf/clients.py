@@ -1,4 +1,7 @@
-"""The two load clients, on their own core: wrk (Debian package, scripts in perf/wrk) and our C closed-loop client."""
+"""The load clients, on their own core: wrk (Debian package, scripts in perf/wrk), our C clients of HTTP/1.1 and gRPC.
+
+The C clients check every answer and can run an open loop: `rate` calls a second fall due whatever the server does.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 
 from perf import build, processes, stats
 from perf.subjects import Subject
-from perf.wire import Request
+from perf.wire import Call, Request
 
 SCRIPTS = Path(__file__).resolve().parent / "wrk"
 
@@ -29,7 +32,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Segment:
-    """One stretch of load on one subject."""
+    """One stretch of load on one subject; bytes are per answered request, as the client sent and received them."""
 
     request_count: int
     seconds: float
@@ -42,6 +45,9 @@ class Segment:
     p99_us: float
     not_200: int
     error_count: int
+    mean_us: float = 0.0
+    bytes_out: float = 0.0
+    bytes_in: float = 0.0
 
 
 def wrk(subject: Subject, request: Request, load: Load, *, connections: int, seconds: int | None = None) -> Segment:
@@ -66,13 +72,39 @@ def http_load(
     pipeline: int = 1,
     request_count: int | None = None,
     spin: bool = False,
+    rate: float = 0.0,
 ) -> Segment:
     """The C client: exact latencies, every status checked. `spin`: it polls instead of sleeping between answers."""
     file = load.folder / f"{request.name}.request"
     file.write_bytes(request.raw(subject.port))
     arguments = [str(build.program("http_load")), "-p", str(subject.port), "-r", str(file), "-c", str(connections)]
-    arguments += ["-P", str(pipeline), "-w", str(warm_up_s), *(["-s"] if spin else [])]
+    arguments += ["-P", str(pipeline), "-w", str(warm_up_s), "-R", str(rate), *(["-s"] if spin else [])]
     arguments += ["-n", str(request_count)] if request_count else ["-d", str(seconds)]
+    return _measure(subject, arguments, load)
+
+
+def h2_load(
+    subject: Subject,
+    call: Call,
+    load: Load,
+    *,
+    connections: int = 1,
+    streams: int = 1,
+    seconds: float = 1.0,
+    warm_up_s: float = 0.0,
+    request_count: int | None = None,
+    expected: Path | None = None,
+    first_reply: Path | None = None,
+    rate: float = 0.0,
+) -> Segment:
+    """The gRPC client; with `expected` every reply must be that message, its FP32 outputs within 1e-4."""
+    file = load.folder / f"{call.name}.message"
+    file.write_bytes(call.message)
+    arguments = [str(build.program("h2_load")), "-p", str(subject.port), "-u", call.path, "-r", str(file)]
+    arguments += ["-c", str(connections), "-m", str(streams), "-w", str(warm_up_s), "-R", str(rate)]
+    arguments += ["-n", str(request_count)] if request_count else ["-d", str(seconds)]
+    arguments += ["-e", str(expected), "-f", str(call.output_width)] if expected else []
+    arguments += ["-o", str(first_reply)] if first_reply else []
     return _measure(subject, arguments, load)
 
 
@@ -112,4 +144,7 @@ def _measure(subject: Subject, arguments: list[str], load: Load) -> Segment:
         p99_us=result["p99_us"],
         not_200=result["not_200"],
         error_count=errors + result.get("lost", 0) + result.get("wrong_body", 0),
+        mean_us=result.get("mean_us", 0.0),
+        bytes_out=result.get("bytes_sent", 0) / max(1, result["requests"]),
+        bytes_in=result.get("bytes_received", 0) / max(1, result["requests"]),
     )

@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 class Subject:
-    """A running process tree that answers HTTP on `port`; `root` is its first process."""
+    """A running process tree that answers on `port`; `root` is its first process."""
 
     name: str
     port: int
@@ -39,13 +39,13 @@ class Subject:
         raise NotImplementedError
 
 
-class HttpFloor(Subject):
-    """The C floor: answers `head_bytes` + `body_bytes` to every request."""
+class Floor(Subject):
+    """A C program that listens on a free port, prints it, and answers a constant."""
 
-    def __init__(self, head_bytes: int, body_bytes: int, cpu: int) -> None:
-        self.name = "C floor"
+    def __init__(self, program: str, arguments: list[str], cpu: int) -> None:
+        self.name = f"C floor ({program})"
         self._process = subprocess.Popen(
-            [str(build.program("http_floor")), str(head_bytes), str(body_bytes)],
+            [str(build.program(program)), *arguments],
             stdout=subprocess.PIPE,
             text=True,
             preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
@@ -57,6 +57,21 @@ class HttpFloor(Subject):
     def stop(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+class HttpFloor(Floor):
+    """Answers `head_bytes` + `body_bytes` to every HTTP/1.1 request; `receive_bytes` of shared memory a connection."""
+
+    def __init__(self, head_bytes: int, body_bytes: int, cpu: int, receive_bytes: int = 0) -> None:
+        receive = [str(receive_bytes)] if receive_bytes else []
+        super().__init__("http_floor", [str(head_bytes), str(body_bytes), *receive], cpu)
+
+
+class GrpcFloor(Floor):
+    """Answers the message in `reply` to every gRPC call."""
+
+    def __init__(self, reply: Path, cpu: int) -> None:
+        super().__init__("h2_floor", [str(reply)], cpu)
 
 
 @dataclass(frozen=True)

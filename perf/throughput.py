@@ -67,7 +67,11 @@ def probe(server: Headrace, request: wire.Request) -> wire.Reply:
 
 def check_output(reply: wire.Reply, model: OrtFloor) -> None:
     """A fast wrong answer is no result: the served row must be that of ONNX Runtime in process."""
-    served, expected = wire.output_row(reply), model.output(wire.input_row())
+    check_row(wire.output_row(reply), wire.input_row(), model)
+
+
+def check_row(served: list[float], row: list[float], model: OrtFloor) -> None:
+    expected = model.output(row)
     if len(served) != len(expected) or any(abs(a - b) > 1e-4 for a, b in zip(served, expected, strict=True)):
         raise RuntimeError(f"the server answered {served}, ONNX Runtime in process {expected}")
 
@@ -93,6 +97,70 @@ def complaints(pairs: Pairs) -> str:
     return ", ".join(notes)
 
 
+class Batches:
+    """The mean batches that a server formed, one figure a segment; without a model they are 1."""
+
+    def __init__(self, server: Headrace, model: str | None) -> None:
+        self._server, self._model = server, model
+        self.means: list[float] = []
+
+    def during(self, measure: Callable[[], Segment]) -> Segment:
+        if self._model is None:
+            return measure()
+        before = self._server.counts(self._model)
+        segment = measure()
+        after = self._server.counts(self._model)
+        runs = after.execution_count - before.execution_count
+        self.means.append((after.inference_count - before.inference_count) / runs if runs else 1.0)
+        return segment
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.means) if self.means else 1.0
+
+
+def eta_cell(
+    key: str, pairs: Pairs, batch: float, ort_us: list[float], full: list[Segment], client: str, details: dict[str, Any]
+) -> Cell:
+    """eta with both terms; `full`: segments of the floor under a client that fills its core, where `client` does not."""
+    run_us = statistics.median(ort_us) if ort_us else 0.0
+    etas = [stats.efficiency(b.cpu_us, run_us, batch, a.cpu_us) for a, b in zip(pairs.a, pairs.b, strict=True)]
+    sock_us = statistics.median(segment.cpu_us for segment in pairs.b)
+    server_us = statistics.median(segment.cpu_us for segment in pairs.a)
+    rate = statistics.median(segment.rate for segment in pairs.a)
+    busy = statistics.median(segment.server_busy for segment in pairs.a)
+    floor_busy = statistics.median(segment.server_busy for segment in pairs.b)
+    note = f"{client} filled {floor_busy:.0%} of the floor's core"
+    if full:
+        full_us = statistics.median(segment.cpu_us for segment in full)
+        full_eta = stats.efficiency(full_us, run_us, batch, server_us)
+        note += f"; filled by the C client: {full_us:.2f} µs, eta {full_eta:.2f}"
+        details = {
+            "c_sock_full_core_us": full_us,
+            "full_core": [dataclasses.asdict(segment) for segment in full],
+            **details,
+        }
+    return Cell(
+        key,
+        statistics.median(etas),
+        f"{server_us:.2f} µs CPU, {rate:,.0f}/s ({busy:.0%} of a core)",
+        f"sock {sock_us:.2f}" + (f" + ort {run_us:.1f}/{batch:.1f}" if ort_us else "") + " µs",
+        stats.median_interval(etas),
+        "; ".join(filter(None, (complaints(pairs), note))),
+        bad_answers(pairs.a + pairs.b),
+        {
+            "cpu_us": server_us,
+            "c_sock_us": sock_us,
+            "c_ort_us_per_batch": run_us,
+            "mean_batch": batch,
+            "eta_pairs": etas,
+            "rate": rate,
+            **details,
+            **pairs.details(),
+        },
+    )
+
+
 def eta_http(
     key: str, server: Headrace, request: wire.Request, load: Load, blocks: int, model: OrtFloor | None
 ) -> Cell:
@@ -100,67 +168,26 @@ def eta_http(
     reply = probe(server, request)
     if model is not None:
         check_output(reply, model)
-    batches: list[float] = []
+    batches = Batches(server, request.path.split("/")[3] if model is not None else None)
     ort_us: list[float] = []
     full: list[Segment] = []
-    model_name = request.path.split("/")[3] if model is not None else ""
-
-    def on_server() -> Segment:
-        before = server.counts(model_name) if model is not None else None
-        segment = clients.wrk(server, request, load, connections=CONNECTIONS)
-        if before is not None:
-            after = server.counts(model_name)
-            runs = after.execution_count - before.execution_count
-            batches.append((after.inference_count - before.inference_count) / runs if runs else 1.0)
-        return segment
 
     def measure_floors() -> None:
         if model is not None:
-            ort_us.append(model.cpu_us(statistics.median(batches)))
+            ort_us.append(model.cpu_us(batches.median))
         full.append(clients.http_load(floor, request, load, connections=CONNECTIONS, seconds=1))
 
     with floor_like(reply, load) as floor:
         warm_up(server, request, load)
         warm_up(floor, request, load)
         pairs = measure_pairs(
-            on_server, lambda: clients.wrk(floor, request, load, connections=CONNECTIONS), blocks, measure_floors
+            lambda: batches.during(lambda: clients.wrk(server, request, load, connections=CONNECTIONS)),
+            lambda: clients.wrk(floor, request, load, connections=CONNECTIONS),
+            blocks,
+            measure_floors,
         )
-    batch = statistics.median(batches) if batches else 1.0
-    run_us = statistics.median(ort_us) if ort_us else 0.0
-    etas = [stats.efficiency(b.cpu_us, run_us, batch, a.cpu_us) for a, b in zip(pairs.a, pairs.b, strict=True)]
-    sock_us = statistics.median(segment.cpu_us for segment in pairs.b)
-    server_us = statistics.median(segment.cpu_us for segment in pairs.a)
-    rate = statistics.median(segment.rate for segment in pairs.a)
-    busy = statistics.median(segment.server_busy for segment in pairs.a)
-    full_us = statistics.median(segment.cpu_us for segment in full)
-    floor_busy = statistics.median(segment.server_busy for segment in pairs.b)
-    full_eta = stats.efficiency(full_us, run_us, batch, server_us)
-    note = (
-        f"wrk filled {floor_busy:.0%} of the floor's core; filled by the C client: {full_us:.2f} µs, eta {full_eta:.2f}"
-    )
-    floor_text = f"sock {sock_us:.2f}" + (f" + ort {run_us:.1f}/{batch:.1f}" if model is not None else "") + " µs"
-    return Cell(
-        key,
-        statistics.median(etas),
-        f"{server_us:.2f} µs CPU, {rate:,.0f}/s ({busy:.0%} of a core)",
-        floor_text,
-        stats.median_interval(etas),
-        "; ".join(filter(None, (complaints(pairs), note))),
-        bad_answers(pairs.a + pairs.b),
-        {
-            "cpu_us": server_us,
-            "c_sock_full_core_us": full_us,
-            "full_core": [dataclasses.asdict(segment) for segment in full],
-            "c_sock_us": sock_us,
-            "c_ort_us_per_batch": run_us,
-            "mean_batch": batch,
-            "eta_pairs": etas,
-            "rate": rate,
-            "request_bytes": len(request.raw(server.port)),
-            "reply_bytes": reply.head_bytes + len(reply.body),
-            **pairs.details(),
-        },
-    )
+    sizes = {"request_bytes": len(request.raw(server.port)), "reply_bytes": reply.head_bytes + len(reply.body)}
+    return eta_cell(key, pairs, batches.median, ort_us, full, "wrk", sizes)
 
 
 def heavy_model(server: Headrace, request: wire.Request, load: Load, blocks: int, model: OrtFloor) -> Cell:
@@ -171,14 +198,10 @@ def heavy_model(server: Headrace, request: wire.Request, load: Load, blocks: int
     name = request.path.split("/")[3]
     served: list[Segment] = []
     loops: list[float] = []
-    batches: list[float] = []
+    batches = Batches(server, name)
 
     def on_server() -> None:
-        before = server.counts(name)
-        served.append(clients.wrk(server, request, load, connections=HEAVY_CONNECTIONS))
-        after = server.counts(name)
-        runs = max(1, after.execution_count - before.execution_count)
-        batches.append((after.inference_count - before.inference_count) / runs)
+        served.append(batches.during(lambda: clients.wrk(server, request, load, connections=HEAVY_CONNECTIONS)))
 
     def on_loop() -> None:
         loops.append(HEAVY_BATCH / model.run(HEAVY_BATCH, float(load.segment_s))["wall_us"] * 1e6)
@@ -195,12 +218,16 @@ def heavy_model(server: Headrace, request: wire.Request, load: Load, blocks: int
     return Cell(
         "P7",
         statistics.median(ratios),
-        f"{rate:,.0f}/s, {cpu_us:.1f} µs CPU, mean batch {statistics.median(batches):.1f}",
+        f"{rate:,.0f}/s, {cpu_us:.1f} µs CPU, mean batch {batches.median:.1f}",
         f"loop at {HEAVY_BATCH}: {1e6 / item_us:,.0f}/s, {item_us:.1f} µs",
         stats.median_interval(ratios),
         f"{HEAVY_CONNECTIONS} connections; loop / CPU-µs per request = {item_us / cpu_us:.3f}",
         bad_answers(served),
-        {"segments": [dataclasses.asdict(segment) for segment in served], "loop_rates": loops, "mean_batches": batches},
+        {
+            "segments": [dataclasses.asdict(segment) for segment in served],
+            "loop_rates": loops,
+            "mean_batches": batches.means,
+        },
     )
 
 

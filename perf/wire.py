@@ -1,4 +1,4 @@
-"""The requests of the cells: what goes on the wire, for wrk and for the C client alike."""
+"""The requests of the cells: what goes on the wire, for wrk and for the C clients alike."""
 
 from __future__ import annotations
 
@@ -40,10 +40,20 @@ class Request:
         return [str(file)] if self.json_bytes < 0 else [str(file), str(self.json_bytes)]
 
 
-def input_row(seed: int = 7) -> list[float]:
-    """64 FP32 values in [0, 1), as the shortest text that reads back to the same FP32 (7 to 9 digits)."""
+@dataclass(frozen=True)
+class Call:
+    """One constant gRPC call: its message without the 5-byte prefix; the reply ends with `output_width` FP32 values."""
+
+    name: str
+    path: str
+    message: bytes
+    output_width: int
+
+
+def input_row(width: int = INPUT_WIDTH, seed: int = 7) -> list[float]:
+    """FP32 values in [0, 1), as the shortest text that reads back to the same FP32 (7 to 9 digits)."""
     rng = random.Random(seed)
-    singles = struct.unpack("<64f", struct.pack("<64f", *(rng.random() for _ in range(INPUT_WIDTH))))
+    singles = struct.unpack(f"<{width}f", struct.pack(f"<{width}f", *(rng.random() for _ in range(width))))
     return [shortest_single(value) for value in singles]
 
 
@@ -59,20 +69,21 @@ def health() -> Request:
     return Request("health", "health.lua", "/v2/health/live")
 
 
-def infer_json(model: str) -> Request:
-    row = input_row()
-    tensor = {"name": "x", "shape": [1, INPUT_WIDTH], "datatype": "FP32", "data": row}
+def infer_json(model: str, row: list[float] | None = None) -> Request:
+    row = row or input_row()
+    tensor = {"name": "x", "shape": [1, len(row)], "datatype": "FP32", "data": row}
     body = json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
     return Request(
         f"json_{model}", "infer_json.lua", f"/v2/models/{model}/infer", body, {"Content-Type": "application/json"}
     )
 
 
-def infer_binary(model: str) -> Request:
-    raw = struct.pack(f"<{INPUT_WIDTH}f", *input_row())
+def infer_binary(model: str, row: list[float] | None = None) -> Request:
+    row = row or input_row()
+    raw = struct.pack(f"<{len(row)}f", *row)
     tensor = {
         "name": "x",
-        "shape": [1, INPUT_WIDTH],
+        "shape": [1, len(row)],
         "datatype": "FP32",
         "parameters": {"binary_data_size": len(raw)},
     }
@@ -82,6 +93,28 @@ def infer_binary(model: str) -> Request:
     return Request(
         f"binary_{model}", "infer_binary.lua", f"/v2/models/{model}/infer", head + raw, headers, json_bytes=len(head)
     )
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, value: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def infer_grpc(model: str, row: list[float] | None = None, output_width: int = 10) -> Call:
+    """ModelInferRequest (model_name = 1, inputs = 5, raw_input_contents = 7): name = 1, datatype = 2, shape = 3."""
+    row = row or input_row()
+    shape = _varint(1) + _varint(len(row))
+    tensor = _field(1, b"x") + _field(2, b"FP32") + _field(3, shape)
+    message = _field(1, model.encode()) + _field(5, tensor) + _field(7, struct.pack(f"<{len(row)}f", *row))
+    return Call(f"grpc_{model}", "/inference.GRPCInferenceService/ModelInfer", message, output_width)
 
 
 @dataclass(frozen=True)
@@ -119,6 +152,11 @@ def _receive(peer: socket.socket, so_far: bytes) -> bytes:
 
 def get(port: int, path: str, timeout_s: float = 5.0) -> Reply:
     return exchange(port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode(), timeout_s)
+
+
+def output_of_message(message: bytes, width: int) -> list[float]:
+    """The values of the only output of a ModelInferResponse: its last field is the raw contents."""
+    return list(struct.unpack(f"<{width}f", message[-4 * width :]))
 
 
 def output_row(reply: Reply) -> list[float]:

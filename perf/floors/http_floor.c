@@ -2,9 +2,10 @@
  *
  * One thread, level-triggered epoll, keep-alive, pipelining. Per request: find the end of the head, find Content-Length,
  * wait for the whole body, answer a constant of HEAD + BODY bytes. All answers of one read leave in one write.
- * It validates nothing and is not a server to use.
+ * It validates nothing and is not a server to use. With RECEIVE_BYTES a connection receives into as much shared memory,
+ * as a server does whose tensors another process reads.
  *
- *     http_floor HEAD_BYTES BODY_BYTES        listens on a free port of 127.0.0.1 and prints it
+ *     http_floor HEAD_BYTES BODY_BYTES [RECEIVE_BYTES]        listens on a free port of 127.0.0.1 and prints it
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,6 +20,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,6 +34,7 @@ typedef struct {
 static char *reply;
 static size_t reply_bytes;
 static char *batch;
+static size_t receive_bytes;
 
 static void die(const char *what)
 {
@@ -77,6 +80,8 @@ static int write_all(int fd, const char *data, size_t len)
 /* One read, every complete request in it answered. -1 when the connection is over. */
 static int serve(int fd, Connection *c)
 {
+    if (c->len == c->cap && receive_bytes)
+        return -1;
     if (c->len == c->cap) {
         c->cap *= 2;
         c->data = realloc(c->data, c->cap);
@@ -103,6 +108,29 @@ static int serve(int fd, Connection *c)
         memmove(c->data, c->data + used, c->len - used);
     c->len -= used;
     return answers ? write_all(fd, batch, answers * reply_bytes) : 0;
+}
+
+static Connection make_connection(void)
+{
+    if (!receive_bytes)
+        return (Connection){malloc(FIRST_CAPACITY), 0, FIRST_CAPACITY};
+    int memory = memfd_create("http_floor", 0);
+    if (memory < 0 || ftruncate(memory, receive_bytes))
+        die("memfd");
+    char *data = mmap(NULL, receive_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, memory, 0);
+    if (data == MAP_FAILED)
+        die("mmap");
+    close(memory);
+    return (Connection){data, 0, receive_bytes};
+}
+
+static void drop_connection(Connection *c)
+{
+    if (receive_bytes)
+        munmap(c->data, c->cap);
+    else
+        free(c->data);
+    c->data = NULL;
 }
 
 static void make_reply(size_t head_bytes, size_t body_bytes)
@@ -135,10 +163,11 @@ static void make_reply(size_t head_bytes, size_t body_bytes)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: http_floor HEAD_BYTES BODY_BYTES\n");
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: http_floor HEAD_BYTES BODY_BYTES [RECEIVE_BYTES]\n");
         return 64;
     }
+    receive_bytes = argc == 4 ? strtoul(argv[3], NULL, 10) : 0;
     signal(SIGPIPE, SIG_IGN);
     make_reply(strtoul(argv[1], NULL, 10), strtoul(argv[2], NULL, 10));
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
@@ -169,12 +198,11 @@ int main(int argc, char **argv)
                     continue;
                 }
                 setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-                connections[peer] = (Connection){malloc(FIRST_CAPACITY), 0, FIRST_CAPACITY};
+                connections[peer] = make_connection();
                 event = (struct epoll_event){.events = EPOLLIN, .data.fd = peer};
                 epoll_ctl(epoll, EPOLL_CTL_ADD, peer, &event);
             } else if (serve(fd, &connections[fd])) {
-                free(connections[fd].data);
-                connections[fd].data = NULL;
+                drop_connection(&connections[fd]);
                 close(fd);
             }
         }

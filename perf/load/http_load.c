@@ -1,10 +1,11 @@
-/* A closed-loop HTTP/1.1 load client: C keep-alive connections, each with up to P requests in flight.
+/* An HTTP/1.1 load client: C keep-alive connections, each with up to P requests in flight.
  *
  * It sends one constant request (a file with head and body as they go on the wire), checks every answer's status and,
  * with -e, its body, and prints one line of JSON with counts and latencies. Latency is from the write of a request to the
- * read that holds the end of its answer, kept in a histogram with 64 steps per power of two (error < 1.6 %).
+ * read that holds the end of its answer. With -R the loop is open: requests fall due at that rate, whatever the server
+ * does, and their latency runs from the moment they were due.
  *
- *     http_load -p PORT -r REQUEST_FILE [-c CONNECTIONS] [-d SECONDS | -n REQUESTS] [-w WARM_UP_SECONDS]
+ *     http_load -p PORT -r REQUEST_FILE [-c CONNECTIONS] [-d SECONDS | -n REQUESTS] [-w WARM_UP_SECONDS] [-R RATE]
  *               [-P PIPELINE] [-e EXPECTED_BODY_FILE] [-s]      -s: spin instead of sleeping in epoll_wait
  */
 #define _GNU_SOURCE
@@ -14,18 +15,14 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { STEPS = 64, POWERS = 40, MAX_PIPELINE = 64, BUFFER_BYTES = 1 << 20 };
+#include "measure.h"
+
+enum { MAX_PIPELINE = 64, BUFFER_BYTES = 1 << 20 };
 
 typedef struct {
     int fd, first, outstanding;
@@ -36,64 +33,12 @@ typedef struct {
 
 static char *request, *expected;
 static size_t request_bytes, expected_bytes;
-static uint64_t histogram[POWERS * STEPS];
-static uint64_t answers, not_200, wrong_body, lost, sent_total, sum_ns, max_ns;
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + t.tv_nsec;
-}
-
-static int bucket_of(uint64_t ns)
-{
-    if (ns < STEPS)
-        return (int)ns;
-    int power = 63 - __builtin_clzll(ns);
-    int index = (power - 5) * STEPS + (int)((ns >> (power - 6)) & (STEPS - 1));
-    return index < POWERS * STEPS ? index : POWERS * STEPS - 1;
-}
-
-static double bucket_middle_us(int index)
-{
-    if (index < STEPS)
-        return index / 1e3;
-    int power = index / STEPS + 5;
-    double step = (double)(1ull << (power - 6));
-    return ((double)(1ull << power) + (index % STEPS + 0.5) * step) / 1e3;
-}
-
-static double percentile_us(double fraction)
-{
-    uint64_t target = (uint64_t)(fraction * answers), seen = 0;
-    for (int i = 0; i < POWERS * STEPS; i++)
-        if ((seen += histogram[i]) > target)
-            return bucket_middle_us(i);
-    return max_ns / 1e3;
-}
-
-static char *read_file(const char *path, size_t *bytes)
-{
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        die(path);
-    char *data = malloc(BUFFER_BYTES * 16);
-    *bytes = fread(data, 1, BUFFER_BYTES * 16, f);
-    fclose(f);
-    return data;
-}
 
 static void send_one(Connection *c)
 {
-    c->sent_ns[(c->first + c->outstanding++) % MAX_PIPELINE] = now_ns();
+    c->sent_ns[(c->first + c->outstanding++) % MAX_PIPELINE] = arrival_gap_ns > 0 ? take_due() : now_ns();
     sent_total++;
+    bytes_sent += request_bytes;
     const char *p = request;
     size_t left = request_bytes;
     while (left) {
@@ -134,11 +79,7 @@ static void count(Connection *c, int status, const char *body, size_t body_bytes
     uint64_t took = now_ns() - c->sent_ns[c->first];
     c->first = (c->first + 1) % MAX_PIPELINE;
     c->outstanding--;
-    answers++;
-    sum_ns += took;
-    if (took > max_ns)
-        max_ns = took;
-    histogram[bucket_of(took)]++;
+    record(took);
     if (status != 200)
         not_200++;
     else if (expected && (body_bytes != expected_bytes || memcmp(body, expected, body_bytes)))
@@ -159,6 +100,7 @@ static void on_readable(Connection *c)
         return;
     }
     c->len += n;
+    bytes_received += n;
     size_t used = 0, size, body_at;
     int status;
     while (c->outstanding && (size = answer_bytes(c->data + used, c->len - used, &status, &body_at))) {
@@ -173,9 +115,9 @@ static void on_readable(Connection *c)
 int main(int argc, char **argv)
 {
     int port = 0, connections = 1, pipeline = 1, spin = 0, option;
-    double seconds = 1, warm_up = 0;
+    double seconds = 1, warm_up = 0, rate = 0;
     uint64_t limit = UINT64_MAX;
-    while ((option = getopt(argc, argv, "p:r:c:d:n:w:P:e:s")) != -1)
+    while ((option = getopt(argc, argv, "p:r:c:d:n:w:P:R:e:s")) != -1)
         switch (option) {
         case 'p': port = atoi(optarg); break;
         case 'r': request = read_file(optarg, &request_bytes); break;
@@ -184,12 +126,14 @@ int main(int argc, char **argv)
         case 'n': limit = strtoull(optarg, NULL, 10); seconds = 1e6; break;
         case 'w': warm_up = atof(optarg); break;
         case 'P': pipeline = atoi(optarg); break;
+        case 'R': rate = atof(optarg); spin = 1; break;
         case 'e': expected = read_file(optarg, &expected_bytes); break;
         case 's': spin = 1; break;
         default: return 64;
         }
     if (!port || !request || pipeline < 1 || pipeline > MAX_PIPELINE || connections < 1)
-        return fprintf(stderr, "usage: http_load -p PORT -r REQUEST_FILE [-c N] [-d S | -n N] [-w S] [-P N] [-e FILE] [-s]\n"), 64;
+        return fprintf(stderr, "usage: http_load -p PORT -r FILE [-c N] [-d S | -n N] [-w S] [-P N] [-R RATE] [-e FILE] [-s]\n"),
+               64;
 
     int epoll = epoll_create1(EPOLL_CLOEXEC), one = 1;
     Connection *all = calloc(connections, sizeof *all);
@@ -205,9 +149,11 @@ int main(int argc, char **argv)
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = &all[i]};
         epoll_ctl(epoll, EPOLL_CTL_ADD, all[i].fd, &event);
     }
-    int warming = warm_up > 0;
+    int warming = warm_up > 0, next = 0;
     uint64_t start = now_ns(), phase_end = start + (uint64_t)((warming ? warm_up : seconds) * 1e9), measured_from = start;
-    for (int i = 0; i < connections; i++)
+    arrival_gap_ns = rate > 0 ? 1e9 / rate : 0;
+    next_arrival_ns = (double)start;
+    for (int i = 0; i < connections && !rate; i++)
         while (all[i].outstanding < pipeline && sent_total < limit)
             send_one(&all[i]);
     for (;;) {
@@ -219,16 +165,24 @@ int main(int argc, char **argv)
             if (!warming)
                 break;
             warming = 0;
-            memset(histogram, 0, sizeof histogram);
-            answers = not_200 = wrong_body = sum_ns = max_ns = 0;
+            forget();
             measured_from = now;
             phase_end = now + (uint64_t)(seconds * 1e9);
         }
         int busy = 0;
-        for (int i = 0; i < n; i++) {
-            Connection *c = events[i].data.ptr;
-            while (c->fd >= 0 && c->outstanding < pipeline && sent_total < limit)
-                send_one(c);
+        if (rate > 0) {
+            arrive(now);
+            for (int tried = 0; tried < connections && due_count(); tried++) {
+                Connection *c = &all[next++ % connections];
+                if (c->fd >= 0 && c->outstanding < pipeline)
+                    send_one(c), tried = -1;
+            }
+        } else {
+            for (int i = 0; i < n; i++) {
+                Connection *c = events[i].data.ptr;
+                while (c->fd >= 0 && c->outstanding < pipeline && sent_total < limit)
+                    send_one(c);
+            }
         }
         if (sent_total >= limit || lost) {
             for (int i = 0; i < connections; i++)
@@ -237,14 +191,5 @@ int main(int argc, char **argv)
                 break;
         }
     }
-    double took = (now_ns() - measured_from) / 1e9;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    double cpu = usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-    printf("{\"requests\": %lu, \"not_200\": %lu, \"wrong_body\": %lu, \"lost\": %lu, \"sent\": %lu, \"seconds\": %.6f, "
-           "\"rate\": %.1f, \"mean_us\": %.3f, \"p50_us\": %.3f, \"p90_us\": %.3f, \"p99_us\": %.3f, \"max_us\": %.3f, "
-           "\"client_cpu_s\": %.3f}\n",
-           answers, not_200, wrong_body, lost, sent_total, took, answers / took, answers ? sum_ns / 1e3 / answers : 0,
-           percentile_us(0.5), percentile_us(0.9), percentile_us(0.99), max_ns / 1e3, cpu);
-    return not_200 || wrong_body || lost ? 1 : 0;
+    return print_result((now_ns() - measured_from) / 1e9);
 }
