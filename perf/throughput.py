@@ -122,7 +122,7 @@ class Batches:
 def eta_cell(
     key: str, pairs: Pairs, batch: float, ort_us: list[float], full: list[Segment], client: str, details: dict[str, Any]
 ) -> Cell:
-    """eta with both terms; `full`: segments of the floor under a client that fills its core, where `client` does not."""
+    """eta with both terms; `full`: the floor under a client that fills its core, where `client` does not."""
     run_us = statistics.median(ort_us) if ort_us else 0.0
     etas = [stats.efficiency(b.cpu_us, run_us, batch, a.cpu_us) for a, b in zip(pairs.a, pairs.b, strict=True)]
     sock_us = statistics.median(segment.cpu_us for segment in pairs.b)
