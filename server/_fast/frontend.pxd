@@ -8,6 +8,7 @@ from server._fast.infer_spec cimport InferError
 from server._fast.layout cimport Control, WorkerPage
 from server._fast.outbuf cimport OutBuf
 from server._fast.slice_queue cimport SliceQueue
+from server._fast.spare_buffers cimport SpareBuffers
 
 cdef enum:
     SCRATCH_BYTES = 262144
@@ -56,6 +57,7 @@ cdef class Frontend(Turn):
     cdef SliceQueue slices         # compression that takes longer than a turn of the loop may
     cdef list cors_origins         # b"https://a.example", or b"*" alone; empty: no cross-origin requests
     cdef list cors_lines           # by origin: header lines of every answer to it
+    cdef SpareBuffers spares       # of streams that have ended
     cdef bint is_trim_due          # large buffers were freed: the heap may have pages to give back
 
     cdef int peer_due(self, Peer peer) except -1

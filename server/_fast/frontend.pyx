@@ -14,6 +14,7 @@ from server._fast.infer_call cimport LaneClient, Responder, Turn
 from server._fast.layout cimport Control
 from server._fast.outbuf cimport outbuf_free
 from server._fast.slice_queue cimport SliceQueue
+from server._fast.spare_buffers cimport spare_free, spare_tick
 from server._fast.wakeup cimport worker_awake
 
 
@@ -78,6 +79,7 @@ cdef class Frontend(Turn):
         free(self.scratch)
         outbuf_free(&self.body)
         outbuf_free(&self.gathered)
+        spare_free(&self.spares)
 
     def start(self, object handlers, object on_stopped, object http2=None, object on_drained=None):
         """Begins to serve: `handlers` answers control requests; http2(frontend, port) makes HTTP/2 connections;
@@ -194,6 +196,8 @@ cdef class Frontend(Turn):
                 peer.check_time(now)
             except Exception as error:
                 self.peer_failed(peer, error)
+        if spare_tick(&self.spares):
+            self.is_trim_due = True
         if self.is_trim_due:
             # Freed buffers lie between live ones: without this the process would keep the most it ever needed.
             self.is_trim_due = False

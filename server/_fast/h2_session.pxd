@@ -1,6 +1,6 @@
 """C face of an HTTP/2 connection's framing half: streams in, headers and data out."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from server._fast.frontend cimport Frontend, Peer
 from server._fast.h2_budget cimport Bucket
@@ -25,6 +25,7 @@ cdef class H2Session(Peer):
     cdef nghttp2_session* session
     cdef OutBuf out
     cdef dict streams              # id -> H2Stream
+    cdef H2Stream recent           # of the last frame: the next one is mostly of the same stream
     cdef list debts
     cdef list held_up              # streams whose client takes no replies
     cdef bint is_spilled
@@ -58,6 +59,7 @@ cdef class H2Session(Peer):
     cdef int go_on(self) except -1
     cdef int reset(self, H2Stream stream, uint32_t code) except -1
     # own
+    cdef H2Stream find(self, int32_t stream_id)
     cdef int feed(self, const char* p, size_t n) except -1
     cdef int pump(self) except -1
     cdef int flush(self) except -1

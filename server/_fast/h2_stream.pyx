@@ -4,6 +4,7 @@ It knows header names and gRPC's trailers; which inference a path is, grpc_codec
 windows or models. Owned by its session, used on the event loop's thread. O(bytes).
 """
 
+cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.string cimport memcmp, memcpy, memmove
 
@@ -70,6 +71,7 @@ cdef int64_t parse_timeout(const char* p, size_t n) noexcept nogil:
     return TIMEOUT_INVALID
 
 
+@cython.freelist(256)
 cdef class H2Stream:
     """A request and its reply; exists from the first header to the close of the stream."""
 

@@ -7,6 +7,7 @@ turn in which their reply is written, so a slow client never holds a slab. A cal
 allocated beyond the InferCall object unless it has more than one part.
 """
 
+cimport cython
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -78,6 +79,7 @@ cdef class Turn:
         return 0
 
 
+@cython.freelist(256)
 cdef class InferCall:
     """One accepted inference request until its reply is written."""
 
