@@ -82,7 +82,6 @@ cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, 
         stream.grpc_status = -1
         stream.received_ns = self.active_ns
         spare_take(&self.frontend.spares, &stream.body)
-        spare_take(&self.frontend.spares, &stream.reply)
         self.streams[stream.id] = stream
         self.recent = stream
         return 0
@@ -362,12 +361,10 @@ cdef class H2Session(Peer):
         """The stream is over, answered or not: what it still has in flight is cancelled."""
         cdef InferCall call = stream.call
         cdef Debt debt
-        self.frontend.held_bytes -= stream.body.len - stream.body_used
-        stream.body_used = 0
-        stream.owed_bytes = 0
-        stream.reply_sent = 0
-        spare_give(&self.frontend.spares, &stream.body)
+        self.frontend.held_bytes -= stream.give_body(&self.frontend.spares)
         spare_give(&self.frontend.spares, &stream.reply)
+        stream.reply_sent = 0
+        stream.owed_bytes = 0
         stream.is_reply_complete = True
         if call is not None:
             stream.call = None

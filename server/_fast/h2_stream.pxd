@@ -34,7 +34,7 @@ cdef class H2Stream:
     cdef uint64_t received_ns
     cdef bytes method
     cdef bytes path
-    cdef bytes content_type
+    cdef bint is_grpc              # content-type: application/grpc, whatever follows
     cdef list headers              # of every stream but ROUTE_GRPC_INFER: (name, value) in lower case, as bytes
     cdef size_t header_bytes       # of the header list, as SETTINGS_MAX_HEADER_LIST_SIZE counts
     cdef OutBuf body               # the request's data so far
@@ -55,6 +55,7 @@ cdef class H2Stream:
     cdef int grpc_status           # trailers to send behind the data; -1 none
     cdef bytes grpc_message
 
+    cdef size_t give_body(self, SpareBuffers* spares) noexcept nogil
     cdef int header(self, const char* name, size_t name_bytes, const char* value, size_t value_bytes) except -1
 
 

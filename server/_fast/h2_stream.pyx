@@ -23,6 +23,7 @@ from server._fast.nghttp2 cimport (
     nghttp2_submit_trailer,
 )
 from server._fast.outbuf cimport outbuf_free
+from server._fast.spare_buffers cimport SpareBuffers, spare_give
 
 cdef size_t KEEP_SENT_BYTES = 1 << 16
 
@@ -79,6 +80,13 @@ cdef class H2Stream:
         outbuf_free(&self.body)
         outbuf_free(&self.reply)
 
+    cdef size_t give_body(self, SpareBuffers* spares) noexcept nogil:
+        """The request's bytes are not needed any more: how many were held. The next stream takes the buffer."""
+        cdef size_t held = self.body.len - self.body_used
+        self.body_used = 0
+        spare_give(spares, &self.body)
+        return held
+
     cdef int header(self, const char* name, size_t name_bytes, const char* value, size_t value_bytes) except -1:
         """One header of the request, as nghttp2 checked and decoded it: 0, or 1 when the list is too long."""
         cdef int64_t number
@@ -98,10 +106,10 @@ cdef class H2Stream:
                 self.method = value[:value_bytes]
             return 0
         if is_text(name, name_bytes, b"content-type", 12):
-            self.content_type = value[:value_bytes]
+            self.is_grpc = value_bytes >= 16 and memcmp(value, b"application/grpc", 16) == 0
         elif is_text(name, name_bytes, b"grpc-timeout", 12):
             self.timeout_ns = parse_timeout(value, value_bytes)
-        elif is_text(name, name_bytes, b"grpc-encoding", 13) :
+        elif is_text(name, name_bytes, b"grpc-encoding", 13):
             if is_text(value, value_bytes, b"identity", 8):
                 self.coding = CODING_IDENTITY
             elif is_text(value, value_bytes, b"gzip", 4):

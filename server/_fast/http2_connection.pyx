@@ -34,6 +34,7 @@ from server._fast.infer_call cimport InferCall, LaneClient
 from server._fast.infer_spec cimport InferError
 from server._fast.nghttp2 cimport nghttp2_nv
 from server._fast.outbuf cimport OutBuf, outbuf_write
+from server._fast.spare_buffers cimport spare_take
 from server._fast.zlib_coding cimport zlib_deflate, zlib_inflate
 
 cdef enum:
@@ -47,8 +48,6 @@ cdef int GRPC_RESOURCE_EXHAUSTED = 8
 cdef int GRPC_UNIMPLEMENTED = 12
 cdef int GRPC_INTERNAL = 13
 
-cdef bytes GRPC_CONTENT = b"application/grpc"
-
 
 cdef class Http2Connection(Http2Rest):
     """gRPC and REST, both on every port but the one for metrics, which has no inference."""
@@ -56,8 +55,7 @@ cdef class Http2Connection(Http2Rest):
     # -- requests
 
     cdef int on_request(self, H2Stream stream) except -1:
-        content_type = stream.content_type
-        if content_type is not None and content_type.startswith(GRPC_CONTENT):
+        if stream.is_grpc:
             if stream.route != ROUTE_GRPC_INFER:
                 stream.route = ROUTE_GRPC_STREAM_INFER if grpc_is_streamed(stream.form) else ROUTE_GRPC
             if self.port != "http":
@@ -185,6 +183,9 @@ cdef class Http2Connection(Http2Rest):
         if grpc_submit(self.frontend, lane, call, message, n, stream.timeout_ns, self.active_ns, error) < 0:
             return self.refuse_infer(stream, error)
         stream.call = call
+        if stream.route == ROUTE_GRPC_INFER:
+            # Its rows are filled: the next request comes into the same bytes, which are still in the cache.
+            self.frontend.held_bytes -= stream.give_body(&self.frontend.spares)
         return 0
 
     cdef int refuse_infer(self, H2Stream stream, const InferError* error) except -1:
@@ -250,6 +251,7 @@ cdef class Http2Connection(Http2Rest):
         """Appends the reply of an inference, and starts or goes on sending."""
         cdef OutBuf* b = &stream.reply
         cdef size_t at = b.len
+        spare_take(&self.frontend.spares, b)
         if put_prefix(b) < 0 or grpc_reply(self.frontend, call, b) < 0:
             return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, b"out of memory for the reply")
         if stream.plain is not None:
