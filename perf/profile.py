@@ -26,7 +26,41 @@ from perf.clients import Load
 from perf.subjects import Headrace
 from tests.support import onnx_writer
 
-REQUESTS = {"health": wire.health(), "json": wire.infer_json("mlp"), "binary": wire.infer_binary("mlp")}
+REQUESTS: dict[str, wire.Request | wire.Call] = {
+    "health": wire.health(),
+    "json": wire.infer_json("mlp"),
+    "binary": wire.infer_binary("mlp"),
+    "grpc": wire.infer_grpc("mlp"),
+}
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What is asked and how: `streams` of each connection are for gRPC."""
+
+    request: wire.Request | wire.Call
+    connections: int
+    streams: int
+
+    def run(self, server: Headrace, load: Load, request_count: int | None = None) -> clients.Segment:
+        """One segment, or so many requests."""
+        if isinstance(self.request, wire.Call):
+            return clients.h2_load(
+                server,
+                self.request,
+                load,
+                connections=self.connections,
+                streams=self.streams,
+                seconds=float(load.segment_s),
+                request_count=request_count,
+            )
+        if request_count is None:
+            return clients.wrk(server, self.request, load, connections=self.connections)
+        return clients.http_load(server, self.request, load, connections=self.connections, request_count=request_count)
+
+    def __str__(self) -> str:
+        streams = f" of {self.streams} streams" if isinstance(self.request, wire.Call) else ""
+        return f"{self.request.name}, {self.connections} connections{streams}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +119,7 @@ def totals(samples: Iterable[Sample], cpu_us: float) -> list[tuple[str, str, flo
     return [(*key, share * cpu_us) for key, share in sorted(sums.items(), key=lambda item: -item[1])]
 
 
-def sample(command: list[str], request: wire.Request, seconds: int, connections: int, function_count: int) -> None:
+def sample(command: list[str], pattern: Pattern, seconds: int, function_count: int) -> None:
     """Loads a one-worker server and prints µs per request by process and library, then by function."""
     if shutil.which("perf") is None:
         raise SystemExit("perf is not installed: apt-get install linux-perf, or use --callgrind")
@@ -94,8 +128,8 @@ def sample(command: list[str], request: wire.Request, seconds: int, connections:
         load = Load(0, 1, folder, seconds)
         models = onnx_writer.write_repository(folder / "models", {"mlp": onnx_writer.mlp()})
         with Headrace(command, models, folder / "server.log", workers=1, cpus={0}) as server:
-            clients.wrk(server, request, load, connections=connections, seconds=1)
-            plain = clients.wrk(server, request, load, connections=connections)
+            pattern.run(server, load, 10000)
+            plain = pattern.run(server, load)
             data = folder / "perf.data"
             pids = ",".join(map(str, server.pids()))
             recorder = subprocess.Popen(
@@ -103,7 +137,7 @@ def sample(command: list[str], request: wire.Request, seconds: int, connections:
                 stderr=subprocess.DEVNULL,
             )
             time.sleep(0.5)
-            clients.wrk(server, request, load, connections=connections)
+            pattern.run(server, load)
             recorder.send_signal(signal.SIGINT)
             recorder.wait(20)
         text = subprocess.run(
@@ -113,7 +147,7 @@ def sample(command: list[str], request: wire.Request, seconds: int, connections:
             check=True,
         ).stdout
     samples = parse_report(text)
-    print(f"{request.name}, {connections} connections: {plain.cpu_us:.2f} CPU-µs per request, {plain.rate:,.0f}/s\n")
+    print(f"{pattern}: {plain.cpu_us:.2f} CPU-µs per request, {plain.rate:,.0f}/s\n")
     print(f"{'µs':>7}  {'share':>6}  where")
     for process, library, us in totals(samples, plain.cpu_us):
         if us >= 0.01:
@@ -132,7 +166,7 @@ def instructions(text: str) -> int:
     return int(found[1])
 
 
-def callgrind(command: list[str], request: wire.Request, request_count: int, connections: int) -> None:
+def callgrind(command: list[str], pattern: Pattern, request_count: int) -> None:
     """Prints user-space instructions per request and process: (I(2N) - I(N)) / N, which start-up cancels out of."""
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind is not installed: apt-get install valgrind")
@@ -146,12 +180,12 @@ def callgrind(command: list[str], request: wire.Request, request_count: int, con
         with Headrace(wrapped, models, folder / "server.log", workers=1, cpus={0}, ready_timeout_s=300) as server:
             pids = server.pids()
             names = processes.names(pids)
-            clients.http_load(server, request, load, connections=connections, request_count=request_count)
+            pattern.run(server, load, request_count)
             _dump(pids)
             for count in (request_count, 2 * request_count):
-                clients.http_load(server, request, load, connections=connections, request_count=count)
+                pattern.run(server, load, count)
                 _dump(pids)
-        print(f"{request.name}, {connections} connections: user-space instructions per request")
+        print(f"{pattern}: user-space instructions per request")
         total = 0.0
         for pid in pids:
             dumps = [instructions((folder / f"out.{pid}.{number}").read_text()) for number in (2, 3)]
@@ -176,18 +210,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m perf.profile", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("request", nargs="?", default="binary", choices=sorted(REQUESTS))
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--connections", type=int, help="default: 64, and 16 for grpc")
+    parser.add_argument("--streams", type=int, default=16, help="of each connection, for grpc")
     parser.add_argument("--functions", type=int, default=40, help="functions in the second table")
     parser.add_argument("--callgrind", action="store_true", help="count instructions instead of sampling time")
     parser.add_argument("--requests", type=int, default=2000, help="N of --callgrind")
     parser.add_argument("--command", default=str(build.ROOT / ".venv/bin/headrace"), help="the server's command")
     chosen = parser.parse_args(arguments)
-    request = REQUESTS[chosen.request]
+    connections = chosen.connections or (16 if chosen.request == "grpc" else 64)
+    pattern = Pattern(REQUESTS[chosen.request], connections, chosen.streams)
     command = shlex.split(chosen.command)
     if chosen.callgrind:
-        callgrind(command, request, chosen.requests, chosen.connections)
+        callgrind(command, pattern, chosen.requests)
     else:
-        sample(command, request, chosen.seconds, chosen.connections, chosen.functions)
+        sample(command, pattern, chosen.seconds, chosen.functions)
     return 0
 
 
