@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from perf import profile, report, stats, syscalls, wire
+from perf import clients, comparison, profile, report, stats, syscalls, wire
+from server.protocol import messages
 
 
 def test_pair_ratios_keep_the_order_of_the_pairs() -> None:
@@ -185,3 +186,24 @@ def test_callgrind_total_is_read() -> None:
     assert profile.instructions("events: Ir\nfn=main\n1 2\ntotals: 123456\n") == 123456
     with pytest.raises(ValueError, match="totals"):
         profile.instructions("events: Ir\n")
+
+
+def test_the_grpc_call_is_what_the_protobuf_library_reads() -> None:
+    request = messages.message_class("inference.ModelInferRequest")()
+    request.ParseFromString(wire.infer_grpc("mlp").message)
+    assert (request.model_name, len(request.inputs)) == ("mlp", 1)
+    tensor = request.inputs[0]
+    assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("x", "FP32", [1, wire.INPUT_WIDTH])
+    raw = request.raw_input_contents[0]
+    assert list(struct.unpack(f"<{wire.INPUT_WIDTH}f", raw)) == pytest.approx(wire.input_row())
+
+
+def segment(rate: float, not_200: int = 0) -> clients.Segment:
+    return clients.Segment(1, 1.0, rate, 4.0, 0.9, 0.5, 0.0, 100.0, 300.0, not_200, 0, 120.0, 310.0, 100.0)
+
+
+def test_the_comparison_shows_medians_and_bad_answers() -> None:
+    rows = [comparison.Row("closed", "gRPC", [segment(1000.0), segment(3000.0), segment(2000.0, not_200=7)])]
+    assert rows[0].texts() == ("closed", "gRPC", "2,000", "120", "300", "310", "100", "4.00", "7")
+    assert comparison.table(rows).splitlines()[0].startswith("loop")
+    assert comparison.record(rows)[0]["rate"] == 2000.0
