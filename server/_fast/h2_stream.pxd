@@ -6,6 +6,7 @@ from server._fast.content_coding cimport CODING_DEFLATE, CODING_GZIP, CODING_IDE
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport nghttp2_data_source, nghttp2_nv, nghttp2_session
 from server._fast.outbuf cimport OutBuf
+from server._fast.spare_buffers cimport SpareBuffers
 
 #: What a stream's headers ask for.
 cdef enum StreamRoute:
