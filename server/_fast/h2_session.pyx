@@ -24,7 +24,7 @@ from server._fast.nghttp2 cimport (
     NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_FRAME_SIZE, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
     nghttp2_data_provider, nghttp2_frame, nghttp2_nv, nghttp2_option, nghttp2_option_new,
     nghttp2_option_set_max_outbound_ack, nghttp2_option_set_max_settings, nghttp2_option_set_no_auto_window_update,
-    nghttp2_option_set_no_closed_streams, nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
+    nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
     nghttp2_session_callbacks_set_on_begin_headers_callback,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback, nghttp2_session_callbacks_set_on_frame_recv_callback,
     nghttp2_session_callbacks_set_on_frame_send_callback, nghttp2_session_callbacks_set_on_header_callback,
@@ -213,7 +213,6 @@ cdef int prepare() except -1:
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
     nghttp2_option_set_max_outbound_ack(options, MAX_QUEUED_FRAMES)
     nghttp2_option_set_max_settings(options, 32)
-    nghttp2_option_set_no_closed_streams(options, 1)
     nghttp2_option_set_no_auto_window_update(options, 1)
     return 0
 
