@@ -9,7 +9,6 @@ from libc.stdint cimport int64_t
 from server._fast.infer_spec cimport (
     INFER_INTERNAL,
     INFER_INVALID_ARGUMENT,
-    INFER_RESOURCE_EXHAUSTED,
     InferError,
     Span,
     infer_fail,
@@ -36,7 +35,7 @@ cdef inline int clip(Span text) noexcept nogil:
 
 
 cdef inline int fail_no_memory(InferError* err) noexcept nogil:
-    return infer_fail(err, INFER_RESOURCE_EXHAUSTED, b"out of memory for the reply")
+    return infer_fail(err, INFER_INTERNAL, b"out of memory for the reply")
 
 
 cdef inline int next_element(

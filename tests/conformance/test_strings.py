@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from tests.conformance.triton_jobs import Job, Reply, Request
 from tests.conformance.v2_client import Array, Tensor
 from tests.reference import bytes_form
+from tests.reference import infer_wire as wire_twin
+from tests.support import http2_frames as h2
 from tests.support import onnx_writer
 from tests.support.server import Answer, Server, running
 
@@ -129,6 +132,49 @@ def test_classes(strings: Server, binary: bool) -> None:
     assert best.outputs["probabilities"].tolist() == [row[:2] for row in expected]
     assert every.outputs["probabilities"].tolist() == expected
     assert unbatched.outputs["y"].tolist() == [b"6.000000:3", b"5.000000:4", b"4.000000:5"]
+
+
+# ---- gRPC, with messages of the protobuf library and frames by hand
+
+
+def grpc_infer(server: Server, message: Any) -> Any:
+    """One ModelInfer call that must succeed; for replies within the first window."""
+    call = h2.call(1, b"/inference.GRPCInferenceService/ModelInfer", message.SerializeToString())
+    received = b""
+    with socket.create_connection((server.host, server.port), timeout=10) as connection:
+        connection.sendall(h2.PREFACE + h2.frame(h2.SETTINGS, 0, 0) + call)
+        while True:
+            part = connection.recv(1 << 16)
+            assert part, f"closed after {received!r}"
+            received += part
+            frames = [frame for frame in h2.split_frames(received) if frame.stream == 1]
+            if any(frame.flags & h2.END_STREAM for frame in frames):
+                break
+    data = b"".join(frame.payload for frame in frames if frame.kind == h2.DATA)
+    assert data, frames
+    return wire_twin.RESPONSE.FromString(data[5:])
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["typed", "raw"])
+def test_any_bytes_come_back_over_grpc(strings: Server, raw: bool) -> None:
+    message = wire_twin.REQUEST(model_name="text")
+    tensor = message.inputs.add(name="x", datatype="BYTES", shape=[7, 1])
+    if raw:
+        message.raw_input_contents.append(bytes_form.pack(NO_TEXT))
+    else:
+        tensor.contents.bytes_contents.extend(NO_TEXT)
+    reply = grpc_infer(strings, message)
+    assert (reply.outputs[0].datatype, list(reply.outputs[0].shape)) == ("BYTES", [7, 1])
+    assert list(reply.raw_output_contents) == [bytes_form.pack(NO_TEXT)]
+
+
+def test_classes_over_grpc(strings: Server) -> None:
+    message = wire_twin.REQUEST(model_name="flat")
+    message.inputs.add(name="x", datatype="FP32", shape=[3, 2]).contents.fp32_contents.extend([3, 1, 2, 6, 5, 4])
+    message.outputs.add(name="y").parameters["classification"].int64_param = 2
+    reply = grpc_infer(strings, message)
+    assert (reply.outputs[0].datatype, list(reply.outputs[0].shape)) == ("BYTES", [2])
+    assert list(reply.raw_output_contents) == [bytes_form.pack([b"6.000000:3", b"5.000000:4"])]
 
 
 # ---- what clients do not send

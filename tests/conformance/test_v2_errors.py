@@ -163,9 +163,21 @@ DOCUMENTS: list[tuple[str, Any, int, str]] = [
     ("digits", {**image(), "outputs": 1}, 400, "Unable to parse 'outputs'"),
     (
         "digits",
-        {**image(), "outputs": [{"name": "label", "parameters": {"classification": 3}}]},
-        501,
-        "'classification' of output 'label' is not supported",
+        {**image(), "outputs": [{"name": "label", "parameters": {"classification": -1}}]},
+        400,
+        "Unable to parse 'classification': expected a non-negative integer",
+    ),
+    (
+        "digits",
+        {**image(), "outputs": [{"name": "label", "parameters": {"classification": 3, "shared_memory_region": "a"}}]},
+        400,
+        "output 'label': 'classification' cannot be combined with 'shared_memory_region'",
+    ),
+    (
+        "every_dtype",
+        {"outputs": [{"name": "fp16_out", "parameters": {"classification": 3}}], "inputs": []},
+        400,
+        "class result not available for output due to unsupported type 'FP16'",
     ),
     (
         "digits",

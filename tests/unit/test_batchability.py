@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.models.batchability import DATA_DEPENDENT, is_invented, verdict
+from server.models.lane_plan import VARIABLE_OUTPUT_BYTES, Shape, plan
 from server.models.onnx_file import Dimension, OnnxModel, TensorInfo
 
 Shapes = Sequence[tuple[Dimension, ...] | None]
@@ -147,3 +148,26 @@ def test_an_input_handed_through_as_output_keeps_a_model_alone() -> None:
     found = verdict(dataclasses.replace(model, outputs=(*model.outputs, model.inputs[1])))
     assert not found.batched
     assert "output 'in1' is an input handed through" in found.reason
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_strings_run_one_request_at_a_time(kind: str) -> None:
+    """Rows without a size of their own cannot lie side by side; a slab has room as for any variable shape."""
+    model = header([("N", 2)], [("N", 2)])
+    text = (TensorInfo("text", "BYTES", ("N", 1)),)
+    model = dataclasses.replace(model, inputs=text) if kind == "input" else dataclasses.replace(model, outputs=text)
+    found = verdict(model)
+    assert (found.batched, found.reason) == (False, f"served one request at a time: {kind} 'text' holds strings")
+    planned = plan(
+        [Shape(0 if kind == "input" else 4, (1, 2))],
+        [Shape(0 if kind == "output" else 4, (1, 2))],
+        batched=found.batched,
+        max_batch_size=64,
+        queue_rows=8,
+        instances=1,
+        max_body_bytes=1 << 20,
+    )
+    assert not planned.rows_mode
+    assert (planned.input_bytes, planned.output_bytes) == (
+        (1 << 20, 64) if kind == "input" else (64, VARIABLE_OUTPUT_BYTES)
+    )
