@@ -43,7 +43,7 @@ def verdict(model: OnnxModel) -> Batching:
     if not model.inputs:
         return _alone("the model has no inputs")
     tensors = [("input", tensor) for tensor in model.inputs] + [("output", tensor) for tensor in model.outputs]
-    for rule in (_strings, _first_axis):
+    for rule in (_first_axis, _strings):
         for kind, tensor in tensors:
             obstacle = rule(kind, tensor)
             if obstacle is not None:
