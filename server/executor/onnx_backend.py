@@ -65,7 +65,7 @@ class OnnxBackend:
         self._raw: Any = self._session._sess
         self._run_options = ort.RunOptions()
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
-        self._strings = _Strings(options) if any(t.type == _BYTES.onnxruntime for t in tensors) else None
+        self._strings = _Strings() if any(t.type == _BYTES.onnxruntime for t in tensors) else None
 
     @property
     def device(self) -> str:
@@ -127,10 +127,16 @@ def _produced(name: str, value: Any) -> ProducedTensor:
 class _Strings:
     """Makes tensors of strings, which ONNX Runtime takes as inputs and which hold any bytes."""
 
-    def __init__(self, options: Any) -> None:
+    def __init__(self) -> None:
         """Raises LoadError if this build of ONNX Runtime keeps strings in a way that is not known here."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        # A string takes 32 bytes, eight times what an empty one takes in a request: nothing of it is kept.
+        options.enable_cpu_mem_arena = False
         self._session = ort.InferenceSession(STRINGS_MODEL, options, providers=["CPUExecutionProvider"])
-        if not is_known_layout(self._tensor((2,)).data_ptr(), STRINGS_TEXT):
+        sample = self._tensor((2,))
+        if not is_known_layout(sample.data_ptr(), STRINGS_TEXT):
             raise LoadError(
                 f"models with strings are not served with ONNX Runtime {ort.__version__}: it was built with another "
                 "C++ library; expected a build with libstdc++, as the wheels for Linux are"
