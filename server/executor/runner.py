@@ -17,8 +17,9 @@ from server.protocol.datatypes import BY_CODE
 MODEL_FAILED = 5
 #: A slab that so many executors died with is run row by row (slab_ring.pxd).
 ALONE_ATTEMPTS = 1
-#: Bindings that a runner keeps, each some 4 KiB of this process: the oldest goes first. Making one costs 10 us.
-KEPT_BINDINGS = 1024
+#: Bindings that a runner keeps, the oldest goes first. With three tensors one takes 3.2 KiB and 10 to 30 us to make, so
+#: without a bound 1024 slabs of 64 rows would come to 200 MiB in every instance.
+KEPT_BINDINGS = 2048
 
 
 class TensorSpec(NamedTuple):
