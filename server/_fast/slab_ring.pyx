@@ -89,7 +89,11 @@ cdef void ring_stamp(ArenaView* v, uint32_t slab, uint64_t word) noexcept nogil:
         row += 1
 
 
-cdef inline int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
+cdef inline bint is_open(ArenaView* v, uint32_t slab) noexcept nogil:
+    return slab_state(word_load(&v.slabs[slab].word)) == SLAB_OPEN
+
+
+cdef int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
                          const RowShapes* shapes, Claim* out) noexcept nogil:
     cdef SlabHeader* header = &v.slabs[slab]
     cdef uint64_t word, joined
@@ -156,10 +160,10 @@ cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowS
     if row_count == 0 or row_count > capacity:
         return RING_TOO_LARGE
     slab = relaxed_load_half(&v.lane.open_hint)
-    if try_join(v, slab, owner, row_count, capacity, shapes, out) == 0:
+    if is_open(v, slab) and try_join(v, slab, owner, row_count, capacity, shapes, out) == 0:
         return 0
     for slab in range(v.slab_count):
-        if try_join(v, slab, owner, row_count, capacity, shapes, out) == 0:
+        if is_open(v, slab) and try_join(v, slab, owner, row_count, capacity, shapes, out) == 0:
             relaxed_store_half(&v.lane.open_hint, slab)
             return 0
     for slab in range(v.slab_count):
