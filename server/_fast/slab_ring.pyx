@@ -94,7 +94,7 @@ cdef inline bint is_open(ArenaView* v, uint32_t slab) noexcept nogil:
 
 
 cdef int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
-                         const RowShapes* shapes, Claim* out) noexcept nogil:
+                  const RowShapes* shapes, Claim* out) noexcept nogil:
     cdef SlabHeader* header = &v.slabs[slab]
     cdef uint64_t word, joined
     while True:
