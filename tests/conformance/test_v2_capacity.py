@@ -120,7 +120,7 @@ def test_a_full_queue_answers_503_at_once_and_what_was_accepted_later(served: Se
     refused = []
     with still_executors(served):
         waiting = []
-        for at in range(60):
+        for at in range(200):
             request = Pending(served, model, rows(1, at))
             if request.answered(0.03):
                 refused.append(request)

@@ -306,11 +306,12 @@ PATHS = [
     ("GET", "/v2/", 404, "Not Found"),
     ("GET", "/metrics", 404, "Not Found"),
     ("POST", "/v2/models/digits/generate", 501, "the generate extension is not supported"),
-    ("POST", "/v2/repository/index", 501, "the model repository extension is not supported"),
+    ("POST", "/v2/repository/other/index", 501, "'repository_name' specification is not supported"),
     ("POST", "/v2/repository/mine/index", 501, "'repository_name' specification is not supported"),
     ("GET", "/v2/logging", 501, "the logging extension is not supported"),
     ("GET", "/v2/trace/setting", 501, "the trace extension is not supported"),
-    ("GET", "/v2/systemsharedmemory/status", 501, "the system shared memory extension is not supported"),
+    ("GET", "/v2/systemsharedmemory/region/none/status", 404, "Unable to find system shared memory region: 'none'"),
+    ("GET", "/v2/cudasharedmemory/status", 501, "the CUDA shared memory extension is not supported"),
     ("POST", "/v2/cudasharedmemory/region/a/register", 501, "the CUDA shared memory extension is not supported"),
 ]
 
@@ -446,7 +447,7 @@ RAW = [
         "Raw request must only have 1 input (found 1) to be deduced but got 2 inputs in 'add_sub' model configuration",
     ),
     (
-        "dynamic",
+        "volume",
         bytes(64),
         "The shape of the raw input 'x' can not be deduced because there are more than one variable-sized dimension",
     ),
@@ -459,6 +460,12 @@ def test_raw_requests_that_cannot_be(client: Client, model: str, body: bytes, te
     answer = client.post(model, body, {BINARY_LENGTH: "0"})
     assert (answer.status, answer.json()["error"]) == (400, text)
     still_serves(client)
+
+
+def test_a_raw_request_is_one_row(client: Client) -> None:
+    values = np.array([[1, 2, 3]], np.float32)
+    reply = decode(client.post("dynamic", values.tobytes(), {BINARY_LENGTH: "0"}))
+    assert reply.outputs["y"].tolist() == values.tolist()
 
 
 def test_a_raw_request_deduces_one_free_dimension(client: Client) -> None:

@@ -61,6 +61,7 @@ def models() -> dict[str, bytes]:
         "fixed": onnx_writer.fixed_batch(),
         "time_major": onnx_writer.batch_not_first(),
         "dynamic": onnx_writer.identity("FP32", [-1, -1]),
+        "volume": onnx_writer.identity("FP32", [-1, -1, -1]),
         "nonzero": nonzero(),
         "fill": fill(),
     }
