@@ -2,13 +2,12 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from server._fast.frontend cimport Frontend, Peer
 from server._fast.h2_budget cimport Bucket
 from server._fast.h2_keepalive cimport Age, Pings
 from server._fast.h2_stream cimport H2Stream
 from server._fast.infer_call cimport LaneClient
 from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session
-from server._fast.outbuf cimport OutBuf
+from server._fast.peer_output cimport PeerOutput
 from server._fast.slab_ring cimport Claim
 
 #: A cancelled call whose rows an executor may still be running; it stays charged to its connection until they are free.
@@ -17,24 +16,18 @@ cdef class Debt:
     cdef Claim claim
 
 
-cdef class H2Session(Peer):
-    cdef Frontend frontend
-    cdef object transport
+cdef class H2Session(PeerOutput):
     cdef object port
-    cdef int fd
     cdef nghttp2_session* session
-    cdef OutBuf out
     cdef dict streams              # id -> H2Stream
     cdef H2Stream recent           # of the last frame: the next one is mostly of the same stream
     cdef list debts
     cdef list held_up              # streams whose client takes no replies
-    cdef bint is_spilled
     cdef bint is_closing           # GOAWAY is sent; closes when the last stream has ended
     cdef bint got_eof
     cdef bint is_receiving
     cdef bint must_end             # the peer broke a rule: closes as soon as GOAWAY is written
     cdef bint is_warned
-    cdef uint64_t active_ns
     cdef Age age
     cdef Pings pings
     cdef uint32_t max_streams
@@ -63,7 +56,6 @@ cdef class H2Session(Peer):
     cdef int feed(self, const char* p, size_t n) except -1
     cdef int pump(self) except -1
     cdef int flush(self) except -1
-    cdef int drop(self) except -1
     cdef int go_away(self, uint32_t code, const char* text) except -1
     cdef int spend_reset(self) except -1
     cdef int spend_glitch(self) except -1

@@ -2,9 +2,10 @@
 
 import asyncio
 
-from server._fast.frontend import Frontend, Peer
+from server._fast.frontend import Frontend
+from server._fast.peer_output import PeerOutput
 
-class H2Session(Peer, asyncio.BufferedProtocol):
+class H2Session(PeerOutput, asyncio.BufferedProtocol):
     """Base of Http2Connection. max_age_ns and grace_ns 0: no limit."""
 
     def __init__(

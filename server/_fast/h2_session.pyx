@@ -11,7 +11,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from server._fast.atomics cimport relaxed_add, word_load
 from server._fast.clock cimport now_ns
-from server._fast.frontend cimport SCRATCH_BYTES, Frontend, Peer
+from server._fast.frontend cimport SCRATCH_BYTES, Frontend
 from server._fast.h2_budget cimport bucket_fill, bucket_take
 from server._fast.h2_keepalive cimport age_begin, age_is_grace_over, age_is_over, pings_answered, pings_take
 from server._fast.h2_stream cimport MAX_HEADER_LIST_BYTES, TIMEOUT_NONE, H2Stream, read_reply
@@ -38,7 +38,6 @@ from server._fast.nghttp2 cimport (
 )
 from server._fast.outbuf cimport outbuf_free, outbuf_write
 from server._fast.slab_ring cimport ROW_FREE, row_at, row_state, word_generation
-from server._fast.sockets cimport send_some
 from server._fast.spare_buffers cimport spare_give, spare_reserve, spare_take
 
 
@@ -55,7 +54,6 @@ cdef double RESETS_PER_S = 33.0
 cdef double GLITCH_BURST = 2000.0
 cdef double GLITCHES_PER_S = 200.0
 cdef uint64_t SEND_TIMEOUT_NS = 30000000000
-cdef size_t KEEP_OUT_BYTES = 1 << 18
 #: A stream with more of its reply unsent than this reads no further message.
 cdef size_t MAX_WAITING_BYTES = 1 << 18
 
@@ -217,7 +215,7 @@ cdef int prepare() except -1:
     return 0
 
 
-cdef class H2Session(Peer):
+cdef class H2Session(PeerOutput):
     """
     Base of Http2Connection. `port` is passed on to the handlers. After about max_age_ns the client is told to
     reconnect, and after grace_ns more the connection is cut; 0 is never, for both. min_ping_ns: see h2_keepalive.pxd.
@@ -227,13 +225,11 @@ cdef class H2Session(Peer):
                   uint32_t max_streams=100, uint64_t min_ping_ns=10000000000):
         cdef nghttp2_settings_entry settings[4]
         prepare()
-        self.frontend = frontend
         self.port = port
         self.age.max_ns = max_age_ns
         self.age.grace_ns = grace_ns
         self.pings.min_ns = min_ping_ns
         self.max_streams = max_streams
-        self.fd = -1
         self.streams = {}
         self.debts = []
         self.held_up = []
@@ -277,9 +273,7 @@ cdef class H2Session(Peer):
     # -- what the transport calls
 
     def connection_made(self, transport):
-        self.transport = transport
-        self.fd = transport.get_extra_info("socket").fileno()
-        transport.set_write_buffer_limits(0, 0)
+        self.attach(transport)
         self.active_ns = now_ns()
         age_begin(&self.age, self.active_ns)
         self.frontend.peers.add(self)
@@ -315,16 +309,6 @@ cdef class H2Session(Peer):
     def receive(self, bytes data not None):
         """What was received before this protocol took the transport."""
         self.feed(<const char*>data, len(data))
-
-    def pause_writing(self):
-        self.is_spilled = True
-
-    def resume_writing(self):
-        self.is_spilled = False
-        self.frontend.is_trim_due = True
-        self.active_ns = now_ns()
-        if self.fd >= 0:
-            self.frontend.peer_due(self)
 
     # -- bytes in
 
@@ -537,28 +521,12 @@ cdef class H2Session(Peer):
         return 0
 
     cdef int flush(self) except -1:
-        cdef ssize_t sent
-        cdef OutBuf* b = &self.out
-        while b.len and not self.is_spilled and self.fd >= 0:
-            sent = send_some(self.fd, b.data, b.len)
-            if sent < 0:
-                return self.drop()
-            relaxed_add(&self.frontend.page.bytes_out_total, b.len)
-            if <size_t>sent < b.len:
-                # The transport holds at most this much; nghttp2 keeps the rest until it is gone.
-                self.transport.write(b.data[sent:b.len])
-            b.len = 0
+        """Sends what is due; nghttp2 keeps what the transport does not take at once."""
+        while self.out.len and not self.is_spilled and self.fd >= 0:
+            self.send_out()
             if not self.is_spilled:
                 self.pump()
-        if b.cap > KEEP_OUT_BYTES and b.len == 0:
-            outbuf_free(b)
-        return 0
-
-    cdef int drop(self) except -1:
-        self.fd = -1
-        self.out.len = 0
-        if self.transport is not None:
-            self.transport.abort()
+        self.trim_out()
         return 0
 
     # -- time and the end

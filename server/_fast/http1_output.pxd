@@ -2,9 +2,9 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from server._fast.frontend cimport Frontend, Peer
 from server._fast.infer_spec cimport InferError
 from server._fast.outbuf cimport OutBuf
+from server._fast.peer_output cimport PeerOutput
 
 cdef enum:
     MAX_PIPELINED = 16
@@ -20,20 +20,13 @@ cdef struct Slot:
     OutBuf held        # its answer, while an earlier one is not ready
 
 
-cdef class Http1Output(Peer):
-    cdef Frontend frontend
-    cdef object transport
-    cdef int fd                    # -1: nothing can be sent any more
-    cdef OutBuf out
+cdef class Http1Output(PeerOutput):
     cdef Slot slots[16]
     cdef uint32_t first_slot
     cdef uint32_t slot_count
     cdef uint32_t unsent_count     # answers in `out` that no turn has sent yet
-    cdef bint is_spilled           # the kernel's buffer is full: uvloop holds bytes
     cdef bint must_close           # after the answers that are due
-    cdef uint64_t active_ns        # when bytes last went in or out
 
-    cdef int attach(self, object transport) except -1
     cdef int take_slot(self, int persistence, bint is_head_request) except -1
     cdef OutBuf* slot_buffer(self, int slot) noexcept
     cdef int slot_done(self, int slot) except -1
@@ -42,4 +35,3 @@ cdef class Http1Output(Peer):
     cdef int write_error(self, int slot, int status, const char* text, size_t n, const char* extra) except -1
     cdef int write_refusal(self, int slot, const InferError* error) except -1
     cdef int flush(self) except -1
-    cdef int drop(self) except -1

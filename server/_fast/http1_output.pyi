@@ -1,13 +1,9 @@
 """The answering half of an HTTP/1.1 connection."""
 
-from server._fast.frontend import Frontend, Peer
+from server._fast.frontend import Frontend
+from server._fast.peer_output import PeerOutput
 
-class Http1Output(Peer):
+class Http1Output(PeerOutput):
     """Base of Http1Connection."""
 
     def __init__(self, frontend: Frontend, *args: object) -> None: ...
-    def pause_writing(self) -> None:
-        """The transport holds bytes that the kernel does not take."""
-
-    def resume_writing(self) -> None:
-        """The kernel took them."""

@@ -1,17 +1,14 @@
 """The answering half of an HTTP/1.1 connection: answers in the order of the requests, one write per loop turn.
 
-Each request takes a slot; an answer that is ready before an earlier one is held in its slot. The bytes due go to the
-socket directly, and to uvloop only what the kernel does not take. It does not know how requests are read.
+Each request takes a slot; an answer that is ready before an earlier one is held in its slot. It does not know how
+requests are read.
 One connection, one event loop thread; the object owns its buffers. O(bytes).
 """
 
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, strlen
 
-from server._fast.atomics cimport relaxed_add
-from server._fast.clock cimport now_ns
 from server._fast.content_coding cimport CODING_IDENTITY
-from server._fast.frontend cimport Frontend, Peer
 from server._fast.http1 cimport HTTP_CLOSE
 from server._fast.http1_reply cimport HTTP_CONTENT_JSON, http1_write_head
 from server._fast.infer_spec cimport (
@@ -24,12 +21,10 @@ from server._fast.infer_spec cimport (
     InferError,
 )
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
-from server._fast.sockets cimport send_some
+from server._fast.peer_output cimport PeerOutput
 
 
 cdef const char* RETRY_AFTER = b"Retry-After: 1\r\n"
-#: Reply memory above this is given back when the connection has nothing to send.
-cdef size_t KEEP_OUT_BYTES = 1 << 18
 
 
 cdef int error_status(int code) noexcept nogil:
@@ -77,36 +72,13 @@ cdef int write_error_body(OutBuf* b, const char* text, size_t n) noexcept nogil:
     return 0
 
 
-cdef class Http1Output(Peer):
+cdef class Http1Output(PeerOutput):
     """Base of Http1Connection."""
-
-    def __cinit__(self, Frontend frontend not None, *args):
-        self.frontend = frontend
-        self.fd = -1
 
     def __dealloc__(self):
         cdef int i
-        outbuf_free(&self.out)
         for i in range(MAX_PIPELINED):
             outbuf_free(&self.slots[i].held)
-
-    cdef int attach(self, object transport) except -1:
-        """The transport is there: from now on bytes can be sent."""
-        self.transport = transport
-        self.fd = transport.get_extra_info("socket").fileno()
-        # The transport says "paused" as soon as it holds a byte: until then this class writes to the socket itself.
-        transport.set_write_buffer_limits(0, 0)
-        return 0
-
-    def pause_writing(self):
-        self.is_spilled = True
-
-    def resume_writing(self):
-        self.is_spilled = False
-        self.frontend.is_trim_due = True
-        self.active_ns = now_ns()
-        if self.fd >= 0:
-            self.frontend.peer_due(self)
 
     cdef int take_slot(self, int persistence, bint is_head_request) except -1:
         """A place in the order of answers, for a request that was just read. The caller saw that there is room."""
@@ -175,28 +147,10 @@ cdef class Http1Output(Peer):
         return self.write_error(slot, status, error.text, error.n, RETRY_AFTER if status == 503 else NULL)
 
     cdef int flush(self) except -1:
-        cdef ssize_t sent = 0
-        cdef OutBuf* b = &self.out
         if self.is_spilled:
             return 0
         self.unsent_count = 0
-        if b.len == 0:
-            return 0
-        sent = send_some(self.fd, b.data, b.len)
-        if sent < 0:
-            return self.drop()
-        relaxed_add(&self.frontend.page.bytes_out_total, b.len)
-        if <size_t>sent < b.len:
-            self.transport.write(b.data[sent:b.len])
-        b.len = 0
-        if b.cap > KEEP_OUT_BYTES:
-            outbuf_free(b)
-        return 0
-
-    cdef int drop(self) except -1:
-        """Ends the connection at once; whatever is due is lost."""
-        self.fd = -1
-        self.out.len = 0
-        if self.transport is not None:
-            self.transport.abort()
+        if self.out.len:
+            self.send_out()
+            self.trim_out()
         return 0
