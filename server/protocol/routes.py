@@ -16,6 +16,9 @@ GET = ("GET", "HEAD")
 POST = ("POST",)
 GET_POST = ("GET", "HEAD", "POST")
 
+#: As Triton and as TensorFlow Serving call it.
+METRICS_PATHS = ("/metrics", "/monitoring/prometheus/metrics")
+
 # Handlers of every path that has no route, or not for this method.
 NOT_FOUND = "not_found"
 METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -73,7 +76,7 @@ ROUTES: tuple[Route, ...] = (
     Route(HTTP_PORT, GET, "/v2/health/ready", "server_ready"),
     Route(METRICS_PORT, GET, "/v2/health/live", "server_live"),
     Route(METRICS_PORT, GET, "/v2/health/ready", "server_ready"),
-    Route(METRICS_PORT, GET, "/metrics", "metrics"),
+    *(Route(METRICS_PORT, GET, path, "metrics") for path in METRICS_PATHS),
     Route(HTTP_PORT, GET, "/v2/models/stats", "statistics"),
     *_with_versions(GET, "", "model_metadata"),
     *_with_versions(GET, "/ready", "model_ready"),

@@ -5,6 +5,7 @@ traffic.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -47,6 +48,9 @@ def run(config: ServeConfig) -> int:
     # Before any child can import onnxruntime, whose wheels carry a telemetry client.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     log.setup(role="supervisor", log_format=config.log_format, level=config.log_level)
+    # Connections are descriptors: the soft limit of a shell is for programs that use select().
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     repository = Repository(config.sources or (ModelSource(config.path or demo_files.MODEL),))
     try:
         found = repository.scan()

@@ -101,7 +101,7 @@ class Handlers:
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes, port: str
     ) -> Response | Pending:
         """Answer one request; never raises. `headers` has lower-case names; `port` is "http" or "metrics"."""
-        if self._has_metrics and path == "/metrics":
+        if self._has_metrics and path in routes.METRICS_PATHS:
             port = routes.METRICS_PORT
         match = routes.resolve(port, method, path)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import select
 import struct
 import time
@@ -15,7 +14,7 @@ import pytest
 
 from tests.support.faults import cpu_s, metric, open_descriptors, private_bytes, reset, stopped, wait_until
 from tests.support.onnx_writer import Graph, identity, write_repository
-from tests.support.server import Server, running, start
+from tests.support.server import Server, executable, running, running_command
 from tests.support.wire import LIVE, LIVE_BODY, Wire, infer, post
 
 pytestmark = pytest.mark.slow
@@ -265,19 +264,10 @@ def test_a_thousand_connections(models: Path) -> None:
 @pytest.fixture
 def few_descriptors(models: Path, tmp_path: Path) -> Iterator[Server]:
     """A server in which each process may have 256 descriptors."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-    try:
-        server = start(tmp_path, models, "--workers", "1")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    try:
-        for pid in server.processes():
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (256, 256))
+    shell = ("sh", "-c", 'ulimit -n 256; exec "$@"', "sh")
+    ports = ("--http-port", "0", "--grpc-port", "0", "--metrics-port", "0")
+    with running_command(tmp_path, *shell, *executable(), "serve", str(models), "--workers", "1", *ports) as server:
         yield server
-        server.stop()
-    finally:
-        server.kill()
 
 
 def test_more_connections_than_descriptors(few_descriptors: Server) -> None:
