@@ -18,7 +18,7 @@ STRESS_SOURCES := $(wildcard tests/stress/*.pyx tests/stress/*.pxd tests/stress/
 PY_SOURCES = $(shell find server -name '*.py' -o -name '*.onnx' -o -name 'example.json')
 PROTOS := $(shell find protos -name '*.proto')
 PACKAGING := $(wildcard packaging/*.py packaging/*.c)
-CLIENTS := $(patsubst %,.venvs/%/stamp,tritonclient models ovmsclient tfsclient tfsprotos)
+CLIENTS := $(patsubst %,.venvs/%/stamp,tritonclient models ovmsclient tfsclient tfsprotos grpcio grpclib grpcjs)
 SANITIZED_TESTS ?= tests/fast
 STRESS ?= $(or $(HEADRACE_STRESS),1)
 
@@ -54,6 +54,13 @@ $(BIN)/headrace: pyproject.toml server/__init__.py $(VENV)/stamp-runtime
 	$(PYTHON) -m venv .venvs/$*
 	.venvs/$*/bin/python -m pip --disable-pip-version-check --quiet install --no-deps -r $<
 	@touch $@
+
+# Node.js is optional: without it the tests of this client say that they are left out.
+.venvs/grpcjs/stamp: constraints/grpcjs/package.json constraints/grpcjs/package-lock.json
+	rm -rf .venvs/grpcjs
+	@if command -v node >/dev/null && command -v npm >/dev/null; then mkdir -p .venvs/grpcjs && cp $^ .venvs/grpcjs \
+	    && npm ci --silent --ignore-scripts --no-audit --no-fund --prefix .venvs/grpcjs && touch $@; \
+	else tools/prerequisites.sh --optional; fi
 
 # --- building ---------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,15 @@
 # headers of libnghttp2 and zlib.
 # As root on a Debian system what is missing is installed; otherwise it is named in one line and the exit code is 69.
 # Usage: tools/prerequisites.sh [PYTHON [COMMAND ...]], where each further command is in a package of its own name.
+#        tools/prerequisites.sh --optional   names what some tests want and is missing; installs and fails nothing
 set -eu
+if [ "${1-}" = --optional ]; then
+    for name in node npm; do
+        command -v "$name" >/dev/null 2>&1 || echo "headrace: optional and missing: $name (tests of the client grpc-js;" \
+            "on Debian or Ubuntu: sudo apt-get install nodejs npm)" >&2
+    done
+    exit 0
+fi
 python=${1:-python3}
 [ $# = 0 ] || shift
 commands=$*
