@@ -56,7 +56,7 @@ $(BIN)/headrace: pyproject.toml server/__init__.py $(VENV)/stamp-runtime
 	@touch $@
 
 # Node.js is optional: without it the tests of this client say that they are left out.
-.venvs/grpcjs/stamp: constraints/grpcjs/package.json constraints/grpcjs/package-lock.json
+.venvs/grpcjs/stamp: tests/conformance/grpcjs/package.json tests/conformance/grpcjs/package-lock.json
 	rm -rf .venvs/grpcjs
 	@if command -v node >/dev/null && command -v npm >/dev/null; then mkdir -p .venvs/grpcjs && cp $^ .venvs/grpcjs \
 	    && npm ci --silent --ignore-scripts --no-audit --no-fund --prefix .venvs/grpcjs && touch $@; \

@@ -40,7 +40,8 @@ function make(client, call) {
       if (call.cancel) flow.cancel();
       else if (replies.length < sent.length) next();
     });
-    if (call.cancel === "begun") flow.cancel();
+    // Cancelled within this turn of the loop, grpc-js would say so here but open the stream all the same.
+    if (call.cancel === "begun") setImmediate(() => flow.cancel());
     else next();
   });
 }

@@ -60,7 +60,7 @@ async def make(channel, call):
             await flow.recv_trailing_metadata()
     except GRPCError as error:
         return result(error.status.value, error.message, replies)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         return result(Status.DEADLINE_EXCEEDED.value, "", replies)
     except StreamTerminatedError as error:
         return result(-1, str(error), replies)
