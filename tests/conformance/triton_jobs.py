@@ -17,6 +17,7 @@ from tests.support import clients
 from tests.support.server import Server
 
 DRIVER = Path(__file__).with_name("tritonclient_driver.py")
+GRPC_DRIVER = Path(__file__).with_name("tritonclient_grpc_driver.py")
 TIMEOUT_S = 60
 
 
@@ -43,7 +44,8 @@ class Reply(NamedTuple):
 class Job:
     """Collects steps, runs them in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: Path = DRIVER) -> None:
+        self._driver = driver
         self._steps: list[dict[str, Any]] = []
         self._arrays: dict[str, Array] = {}
 
@@ -52,7 +54,7 @@ class Job:
         self._steps.append({"call": method, "arguments": arguments})
 
     def infer(self, requests: Sequence[Request], mode: str = "sync", concurrency: int = 1, **client: Any) -> None:
-        """Infer calls; `mode` sync, async (gevent) or aio, `client`: options of the client's constructor."""
+        """Infer calls; `mode`: see the driver, `client`: options of the client's constructor or of its stream."""
         described = [self._describe(request) for request in requests]
         self._steps.append({"infer": mode, "concurrency": concurrency, "client": client, "requests": described})
 
@@ -93,7 +95,7 @@ class Job:
             job = {"url": f"{server.host}:{server.port}", "steps": self._steps}
             (folder / "job.json").write_text(json.dumps(job))
             np.savez(folder / "inputs.npz", **self._arrays)
-            command = [clients.python("tritonclient"), "-W", "error", str(DRIVER), name]
+            command = [clients.python("tritonclient"), "-W", "error", str(self._driver), name]
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
             assert done.returncode == 0, f"{done.stdout}{done.stderr}"
             with np.load(folder / "outputs.npz") as stored:
