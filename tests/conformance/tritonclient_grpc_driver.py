@@ -12,6 +12,7 @@ and with {"call": ..., "aio": true} for the asyncio client. Replies of a call ar
 """
 
 import asyncio
+import contextlib
 import json
 import queue
 import struct
@@ -112,18 +113,20 @@ class Job:
         return [self.take(lambda one=one: given(one, None)) for one in answers]
 
     def stream(self, client, step):
-        """Ends early when the stream has broken: then with one reply less than requests, or more."""
+        """Ends early when the stream has broken."""
         came = queue.SimpleQueue()
         client.start_stream(lambda result, error: came.put((result, error)), **step["client"])
-        for one in step["requests"]:
-            client.async_stream_infer(**self.arguments(one))
+        with contextlib.suppress(InferenceServerException):  # a stream that broke takes no more; the callback says why
+            for one in step["requests"]:
+                client.async_stream_infer(**self.arguments(one))
         replies = []
         while len(replies) < len(step["requests"]):
             replies.append(self.take(lambda: given(*came.get(timeout=TIMEOUT_S))))
             if replies[-1].get("status", "stream") != "stream":
                 break
         client.stop_stream()
-        assert came.empty(), came.get()
+        while not came.empty():
+            replies.append(self.take(lambda: given(*came.get())))
         return replies
 
     async def aio_stream(self, step):
