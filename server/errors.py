@@ -17,6 +17,7 @@ GRPC_CANCELLED = 1
 GRPC_INVALID_ARGUMENT = 3
 GRPC_DEADLINE_EXCEEDED = 4
 GRPC_NOT_FOUND = 5
+GRPC_ALREADY_EXISTS = 6
 GRPC_RESOURCE_EXHAUSTED = 8
 GRPC_UNIMPLEMENTED = 12
 GRPC_INTERNAL = 13
@@ -44,6 +45,10 @@ class InvalidArgumentError(RequestError):
 
 class UnknownModelError(RequestError):
     """No model, or no such version of it, is in the repository."""
+
+
+class AlreadyExistsError(RequestError):
+    """Something of this name is there already; it stays as it is."""
 
 
 class UnknownPathError(RequestError):
@@ -156,6 +161,7 @@ class Outcome(NamedTuple):
 OUTCOMES: dict[type[HeadraceError], Outcome] = {
     InvalidArgumentError: Outcome(400, GRPC_INVALID_ARGUMENT, "INVALID", "debug"),
     UnknownModelError: Outcome(404, GRPC_NOT_FOUND, "INVALID", "debug"),
+    AlreadyExistsError: Outcome(400, GRPC_ALREADY_EXISTS, "INVALID", "debug"),
     UnknownPathError: Outcome(404, GRPC_UNIMPLEMENTED, "INVALID", "debug"),
     MethodNotAllowedError: Outcome(405, GRPC_UNIMPLEMENTED, "INVALID", "debug"),
     PayloadTooLargeError: Outcome(413, GRPC_RESOURCE_EXHAUSTED, "INVALID", "debug"),
@@ -189,6 +195,7 @@ INFER_ERRORS: dict[int, type[HeadraceError]] = {
     5: UnexpectedError,
     6: PayloadTooLargeError,
     7: DeadlineExceededError,
+    8: AlreadyExistsError,
 }
 
 

@@ -4,10 +4,17 @@ It is never mapped, as its owner may shrink it at any moment: pread and pwrite t
 end the process. The object owns the descriptor. Any thread; O(bytes).
 """
 
+import json
 import os
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
+
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_t "stat":
+        int64_t st_size
+    int c_fstat "fstat"(int fd, stat_t* status) noexcept
 
 
 cdef extern from "<unistd.h>" nogil:
@@ -18,8 +25,10 @@ cdef extern from "<unistd.h>" nogil:
 cdef class ClientRegion:
     """See client_region.pyi."""
 
-    def __cinit__(self, int fd, uint64_t offset, uint64_t byte_size):
+    def __cinit__(self, int fd, bytes name not None, uint64_t offset, uint64_t byte_size):
         self.fd = fd
+        self.name = name
+        self.json_name = json.dumps(name.decode(), ensure_ascii=False).encode()
         self.offset = offset
         self.byte_size = byte_size
 
@@ -57,6 +66,9 @@ cdef int region_read(int fd, uint64_t offset, char* to, size_t n) noexcept nogil
 cdef int region_write(int fd, uint64_t offset, const char* data, size_t n) noexcept nogil:
     cdef size_t done = 0
     cdef ssize_t step
+    cdef stat_t status
+    if c_fstat(fd, &status) < 0 or status.st_size < 0 or <uint64_t>status.st_size < offset + n:
+        return -1
     while done < n:
         step = c_pwrite(fd, data + done, n - done, offset + done)
         if step < 0 and errno == EINTR:

@@ -14,6 +14,7 @@ from libc.string cimport memcmp, strlen
 
 from server._fast.frontend cimport Frontend
 from server._fast.infer_call cimport InferCall, LaneClient
+from server._fast.infer_shared cimport infer_shared_find
 from server._fast.infer_spec cimport (
     INFER_DEADLINE,
     INFER_INTERNAL,
@@ -136,6 +137,9 @@ cdef int grpc_submit(Frontend frontend, LaneClient lane, InferCall call, const c
         code = tfs_predict_index(message, n, lane.model, &lane.request, err)
     else:
         code = infer_wire_index(message, n, lane.model, &lane.request, err)
+    if code >= 0 and lane.request.shared_count:
+        call.regions = infer_shared_find(frontend.regions, &lane.request, lane.model, err)
+        code = -1 if call.regions is None else 0
     if code < 0:
         lane.refused(REASON_INVALID)
     else:

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from server._fast.infer_claim cimport Part
 from server._fast.infer_outputs cimport SegmentPool
-from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, Spec
+from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, SharedRef, Spec
 from server._fast.layout cimport Arena, ArenaView, StatsBlock
 
 cdef enum:
@@ -35,12 +35,15 @@ cdef class InferCall:
     cdef bint in_flight
     cdef int tag                   # the responder's
     cdef int form                  # the responder's: how the reply is written (rest_codec)
+    cdef list regions              # ClientRegions that the request names: open until the reply is written; or None
+    cdef SharedRef* shared         # of its outputs that go there; NULL: none does
     cdef uint64_t received_ns
     cdef uint64_t published_ns
     cdef InferError* error         # NULL: success
     cdef OutputRef inline_outputs[8]
     cdef char inline_id[64]
     cdef int keep_request(self, const InferRequest* r) except -1
+    cdef int keep_shared(self, const InferRequest* r) except -1
 
 
 #: Told at most once per loop turn that something has to happen at its end.
@@ -80,4 +83,5 @@ cdef class LaneClient:
     cdef void refused(self, int reason) noexcept
     cdef int note_failure(self, InferCall call, Part* part, uint64_t failed_word) except -1
     cdef int check_outputs(self, InferCall call) except -1
+    cdef int share_outputs(self, InferCall call) except -1
     cdef bint unlink(self, Part* part) noexcept

@@ -17,6 +17,7 @@ from server._fast.atomics cimport half_load, relaxed_add, relaxed_load, relaxed_
 from server._fast.clock cimport now_ns, wall_ms
 from server._fast.infer_claim cimport Part, PartList, infer_claim, infer_fill
 from server._fast.infer_outputs cimport infer_failure, infer_outputs, infer_outputs_check
+from server._fast.infer_shared cimport infer_shared_write
 from server._fast.infer_spec cimport (
     INFER_DEADLINE,
     INFER_INTERNAL,
@@ -26,6 +27,7 @@ from server._fast.infer_spec cimport (
     InferRequest,
     OutputRef,
     ReplyTensor,
+    SharedRef,
     Spec,
     infer_fail,
     infer_request_alloc,
@@ -91,6 +93,7 @@ cdef class InferCall:
         if self.request.id.p != self.inline_id:
             free(<void*>self.request.id.p)
         free(self.error)
+        free(self.shared)
 
     cdef int keep_request(self, const InferRequest* r) except -1:
         """Copies what the reply needs; the request's bytes may go."""
@@ -113,6 +116,20 @@ cdef class InferCall:
             memcpy(id_copy, r.id.p, r.id.n)
         self.request.id.p = id_copy
         self.request.id.n = r.id.n
+        if r.shared_count:
+            self.keep_shared(r)
+        return 0
+
+    cdef int keep_shared(self, const InferRequest* r) except -1:
+        """Where outputs go in shared memory."""
+        cdef int i
+        self.shared = <SharedRef*>calloc(r.n_outputs + 1, sizeof(SharedRef))
+        if self.shared == NULL:
+            raise MemoryError()
+        for i in range(r.n_outputs):
+            if r.outputs[i].shared != NULL:
+                self.shared[i] = r.outputs[i].shared[0]
+                self.request.outputs[i].shared = &self.shared[i]
         return 0
 
 
@@ -325,6 +342,20 @@ cdef class LaneClient:
         call.error[0] = why
         return 0
 
+    cdef int share_outputs(self, InferCall call) except -1:
+        """Outputs that the client wants in its shared memory; the call fails when there is no room."""
+        cdef InferError why
+        why.code = 0
+        if self.reply_tensors(call) < 0:
+            infer_fail(&why, INFER_INTERNAL, "out of memory for the reply")
+        elif infer_shared_write(self.replies, call.request.n_outputs, self.model, &why) == 0:
+            return 0
+        call.error = <InferError*>calloc(1, sizeof(InferError))
+        if call.error == NULL:
+            raise MemoryError()
+        call.error[0] = why
+        return 0
+
     cdef int finish(self, InferCall call, uint64_t now) except -1:
         cdef uint32_t i
         cdef SlabHeader* slab = &self.v.slabs[call.parts[0].claim.slab]
@@ -334,6 +365,8 @@ cdef class LaneClient:
         relaxed_store(&self.stats.inflight_count, relaxed_load(&self.stats.inflight_count) - 1)
         if self.v.mode == MODE_SHAPED and call.error == NULL:
             self.check_outputs(call)
+        if call.shared != NULL and call.error == NULL:
+            self.share_outputs(call)
         if call.error == NULL:
             relaxed_add(&self.stats.success_count, 1)
             relaxed_add(&self.stats.row_count, call.request.rows)

@@ -9,7 +9,12 @@ the caller's InferRequest and this pass's stack (three key tables of 1 KiB). One
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from server._fast.infer_classes cimport infer_classes_ask
-from server._fast.infer_json_parameters cimport TensorParameters, read_request_parameters, read_tensor_parameters
+from server._fast.infer_json_parameters cimport (
+    TensorParameters,
+    read_request_parameters,
+    read_tensor_parameters,
+    take_shared,
+)
 from server._fast.infer_json_reader cimport (
     Keys,
     Reader,
@@ -38,11 +43,12 @@ from server._fast.infer_spec cimport (
     DTYPE_BYTES,
     INFER_INVALID_ARGUMENT,
     INFER_MAX_RANK,
-    INFER_UNIMPLEMENTED,
+    WIRE_SOURCE_SHARED,
     InferError,
     InferRequest,
     InputRef,
     ModelSpec,
+    SharedRef,
     Span,
     Spec,
     TensorSpec,
@@ -130,6 +136,10 @@ cdef int place_input(Reader* r, const Text* name, const InputRef* given, const T
     at[0] = given[0]
     at.spec_index = i
     r.request.n_inputs += 1
+    if said.shared_memory:
+        at.wire_source = WIRE_SOURCE_SHARED
+        at.shared = take_shared(r, said, name)
+        return 0 if at.shared != NULL else -1
     if not said.has_binary_size:
         if given.dtype == DTYPE_BYTES and inputs[i].dtype == DTYPE_BYTES:
             return measure_strings(at, inputs[i].name, r.err)
@@ -190,7 +200,8 @@ cdef int read_input(Reader* r) noexcept nogil:
     given.wire_source = 0
     given.json_data.p = given.bytes.p = given.datatype.p = NULL
     given.json_data.n = given.bytes.n = given.datatype.n = 0
-    said.has_binary_size = said.shared_memory = 0
+    said.has_binary_size = said.shared_memory = said.has_shared_size = 0
+    said.shared_offset = 0
     entered = enter(r, b"inputs", b"{")
     while entered > 0:
         if next_key(r, &key) < 0 or read_input_member(r, &keys, &key, &name, &given, &said) < 0:
@@ -206,11 +217,6 @@ cdef int read_input(Reader* r) noexcept nogil:
         return fail_named(r, INFER_INVALID_ARGUMENT, b"Unable to parse 'datatype': input '%.*s' has none", &name)
     if not keys.known & HAS_SHAPE:
         return fail_named(r, INFER_INVALID_ARGUMENT, b"Unable to parse 'shape': input '%.*s' has none", &name)
-    if said.shared_memory:
-        return fail_named(
-            r, INFER_UNIMPLEMENTED,
-            b"'shared_memory_region' of input '%.*s': shared memory regions are not supported", &name
-        )
     return place_input(r, &name, &given, &said)
 
 
@@ -233,15 +239,21 @@ cdef int place_output(Reader* r, const Text* name, const TensorParameters* said)
             r, INFER_INVALID_ARGUMENT,
             b"output '%.*s': 'classification' cannot be combined with 'shared_memory_region'", name
         )
-    if said.shared_memory:
+    if said.shared_memory and said.binary_data == 1:
         return fail_named(
-            r, INFER_UNIMPLEMENTED,
-            b"'shared_memory_region' of output '%.*s': shared memory regions are not supported", name
+            r, INFER_INVALID_ARGUMENT,
+            b"output '%.*s': 'binary_data' cannot be combined with 'shared_memory_region'", name
         )
     if infer_classes_ask(&r.request.outputs[r.request.n_outputs], &outputs[i], said.classification, r.err) < 0:
         return -1
     r.request.outputs[r.request.n_outputs].spec_index = i
     r.request.outputs[r.request.n_outputs].binary = said.binary_data
+    r.request.outputs[r.request.n_outputs].shared = NULL
+    if said.shared_memory:
+        r.request.outputs[r.request.n_outputs].binary = 0
+        r.request.outputs[r.request.n_outputs].shared = take_shared(r, said, name)
+        if r.request.outputs[r.request.n_outputs].shared == NULL:
+            return -1
     r.request.n_outputs += 1
     return 0
 
@@ -254,7 +266,8 @@ cdef int read_output(Reader* r) noexcept nogil:
     cdef int entered
     keys.known = 0
     keys.unknown_count = 0
-    said.shared_memory = 0
+    said.shared_memory = said.has_shared_size = 0
+    said.shared_offset = 0
     said.classification = 0
     said.binary_data = -1
     entered = enter(r, b"outputs", b"{")
@@ -398,6 +411,10 @@ cdef object span_or_none(Span span, const char* base):
     return None if span.p == NULL else (span.p - base, <Py_ssize_t>span.n)
 
 
+cdef object shared_or_none(const SharedRef* shared, const char* base):
+    return None if shared == NULL else (span_or_none(shared.region, base), shared.offset, shared.byte_size)
+
+
 cdef dict as_dict(const InferRequest* r, const char* base):
     cdef int i
     cdef int k
@@ -410,12 +427,15 @@ cdef dict as_dict(const InferRequest* r, const char* base):
             "byte_count": r.inputs[i].byte_count,
             "json_data": span_or_none(r.inputs[i].json_data, base),
             "bytes": span_or_none(r.inputs[i].bytes, base) if r.inputs[i].is_binary else None,
+            "shared": shared_or_none(r.inputs[i].shared, base)
+            if not r.inputs[i].is_binary and r.inputs[i].wire_source == WIRE_SOURCE_SHARED else None,
         })
     return {
         "id": r.id.p[: r.id.n] if r.has_id else None,
         "inputs": inputs,
         "outputs": [(r.outputs[i].spec_index, bool(r.outputs[i].binary)) for i in range(r.n_outputs)],
         "class_counts": [r.outputs[i].class_count for i in range(r.n_outputs)],
+        "shared_outputs": [shared_or_none(r.outputs[i].shared, base) for i in range(r.n_outputs)],
         "timeout_us": r.timeout_us,
         "priority": r.priority,
         "rows": r.rows,

@@ -136,6 +136,23 @@ cdef int write_binary_size(OutBuf* b, const ReplyTensor* tensor) noexcept nogil:
     return 0
 
 
+cdef int write_shared(OutBuf* b, const ReplyTensor* tensor) noexcept nogil:
+    """Where the client finds the bytes."""
+    cdef char* p
+    if outbuf_reserve(b, tensor.shared.json_region.n + 160) < 0:
+        return -1
+    p = put(b.data + b.len, b',"parameters":{"shared_memory_region":', 38)
+    p = put(p, tensor.shared.json_region.p, tensor.shared.json_region.n)
+    if tensor.shared.offset:
+        p = put(p, b',"shared_memory_offset":', 24)
+        p = write_decimal(p, <int64_t>tensor.shared.offset)
+    p = put(p, b',"shared_memory_byte_size":', 27)
+    p = write_decimal(p, <int64_t>tensor_byte_count(tensor))
+    p = put(p, b"}}", 2)
+    b.len = <size_t>(p - b.data)
+    return 0
+
+
 cdef int write_json(
     OutBuf* b, const ModelSpec* spec, const InferRequest* request, const ReplyTensor* tensors, int count,
     InferError* err
@@ -160,7 +177,10 @@ cdef int write_json(
         output = &spec.outputs[tensors[i].spec_index]
         if write_tensor_head(b, output, &tensors[i]) < 0:
             return -1
-        if tensors[i].binary:
+        if tensors[i].shared != NULL:
+            if write_shared(b, &tensors[i]) < 0:
+                return -1
+        elif tensors[i].binary:
             if write_binary_size(b, &tensors[i]) < 0:
                 return -1
         elif tensors[i].dtype == DTYPE_BYTES:

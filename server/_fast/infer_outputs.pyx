@@ -104,6 +104,7 @@ cdef int infer_outputs(ArenaView* v, const ModelSpec* model, const InferRequest*
         reply.spec_index = index
         reply.dtype = model.outputs[index].dtype
         reply.binary = request.outputs[o].binary
+        reply.shared = request.outputs[o].shared
         reply.segments = segments
         reply.n_segments = part_count
         if v.mode == MODE_ROWS:

@@ -24,7 +24,7 @@ cdef extern from "infer_types.h" nogil:
         size_t n
 
     # Where the elements of an input that is neither JSON nor bytes are (wire_elements.h).
-    enum: WIRE_SOURCE_NONE, WIRE_SOURCE_CONTENTS, WIRE_SOURCE_TENSOR_PROTO, WIRE_SOURCE_ELEMENT
+    enum: WIRE_SOURCE_NONE, WIRE_SOURCE_CONTENTS, WIRE_SOURCE_TENSOR_PROTO, WIRE_SOURCE_ELEMENT, WIRE_SOURCE_SHARED
 
     ctypedef struct InferError:
         int code
@@ -62,6 +62,18 @@ cdef struct ModelSpec:
     Span json_head        # `"model_name":"M","model_version":"1","outputs":[` for replies
 
 
+# A tensor in a client's shared memory. A reader notes what the request says; infer_shared_find, before anything is
+# claimed, what that means. From then on the spans are the region's, which whoever uses them keeps alive.
+cdef struct SharedRef:
+    Span region           # its name, as the request wrote it
+    int escaped           # the name is a JSON string's contents with escapes
+    uint64_t offset       # in the region
+    uint64_t byte_size
+    int fd                # found: the object
+    uint64_t start        # found: where in the object
+    Span json_region      # found: the name as a JSON string, quotes included
+
+
 cdef struct InputRef:
     int spec_index        # -1: the request has not named this input
     int dtype             # DTYPE_INVALID when the request names a datatype nobody knows; see `datatype`
@@ -77,7 +89,8 @@ cdef struct InputRef:
     int64_t wire_count    # how many there are; BYTES: also of strings in json_data
     size_t content_bytes  # BYTES, not is_binary: the elements' bytes together, their lengths not counted
     size_t last_bytes     # BYTES of a TensorProto: of the last element, which stands for all that are missing
-    int position          # which input of a protobuf request this is
+    int position          # which input of a protobuf request this is, of those with contents in it
+    SharedRef* shared     # WIRE_SOURCE_SHARED only
     Span datatype         # as the request wrote it, for the error text
 
 
@@ -85,6 +98,7 @@ cdef struct OutputRef:
     int spec_index
     int binary
     int64_t class_count   # at most that many classes instead of the values (infer_classes); 0: the values
+    SharedRef* shared     # where the client wants the bytes; NULL: in the reply
 
 
 cdef struct InferRequest:
@@ -94,6 +108,8 @@ cdef struct InferRequest:
     InputRef* inputs      # in spec order: inputs[i].spec_index == i after validation
     int n_outputs
     OutputRef* outputs    # as requested; all of the model's in its order when none is
+    int shared_count      # tensors in shared memory
+    SharedRef* shared     # of these, in the order of the request
     int binary_output_default
     int64_t timeout_us    # 0: absent
     uint64_t priority
@@ -113,6 +129,7 @@ cdef struct ReplyTensor:
     int rank
     int64_t dims[8]
     int binary
+    const SharedRef* shared   # the bytes are there already, and not in the reply; NULL: they are not
     int n_segments
     Segment* segments
 
@@ -122,6 +139,8 @@ cdef int infer_request_alloc(InferRequest* r, const ModelSpec* spec) noexcept no
 cdef void infer_request_free(InferRequest* r) noexcept nogil
 # Forgets the last request, keeps the memory.
 cdef void infer_request_reset(InferRequest* r, const ModelSpec* spec) noexcept nogil
+# Room for one more tensor in shared memory; at most one is taken for each input and output.
+cdef SharedRef* infer_request_share(InferRequest* r) noexcept nogil
 # The index of the named tensor, or -1.
 cdef int infer_find_tensor(const TensorSpec* tensors, int count, Span name) noexcept nogil
 # Whether all inputs are there with the right datatypes and shapes; sets rows, element and byte counts, the default

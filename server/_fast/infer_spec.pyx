@@ -40,7 +40,8 @@ cdef int infer_request_alloc(InferRequest* r, const ModelSpec* spec) noexcept no
     memset(r, 0, sizeof(InferRequest))
     r.inputs = <InputRef*>calloc(<size_t>spec.n_inputs + 1, sizeof(InputRef))
     r.outputs = <OutputRef*>calloc(<size_t>spec.n_outputs + 1, sizeof(OutputRef))
-    if r.inputs == NULL or r.outputs == NULL:
+    r.shared = <SharedRef*>calloc(<size_t>(spec.n_inputs + spec.n_outputs) + 1, sizeof(SharedRef))
+    if r.inputs == NULL or r.outputs == NULL or r.shared == NULL:
         infer_request_free(r)
         return -1
     infer_request_reset(r, spec)
@@ -50,6 +51,7 @@ cdef int infer_request_alloc(InferRequest* r, const ModelSpec* spec) noexcept no
 cdef void infer_request_free(InferRequest* r) noexcept nogil:
     free(r.inputs)
     free(r.outputs)
+    free(r.shared)
     memset(r, 0, sizeof(InferRequest))
 
 
@@ -57,11 +59,21 @@ cdef void infer_request_reset(InferRequest* r, const ModelSpec* spec) noexcept n
     cdef int i
     cdef InputRef* inputs = r.inputs
     cdef OutputRef* outputs = r.outputs
+    cdef SharedRef* shared = r.shared
     memset(r, 0, sizeof(InferRequest))
     r.inputs = inputs
     r.outputs = outputs
+    r.shared = shared
     for i in range(spec.n_inputs):
         inputs[i].spec_index = -1
+
+
+cdef SharedRef* infer_request_share(InferRequest* r) noexcept nogil:
+    cdef SharedRef* shared = &r.shared[r.shared_count]
+    r.shared_count += 1
+    memset(shared, 0, sizeof(SharedRef))
+    shared.fd = -1
+    return shared
 
 
 cdef int infer_find_tensor(const TensorSpec* tensors, int count, Span name) noexcept nogil:
@@ -169,8 +181,17 @@ cdef int check_batch(InferRequest* r, const ModelSpec* spec, InferError* err) no
 cdef int check_wire_count(
     const InputRef* given, const TensorSpec* want, const ModelSpec* spec, InferError* err
 ) noexcept nogil:
-    """Typed contents are complete; in a TensorProto the last value stands for those that are not there."""
+    """Typed contents, or those in shared memory, are complete; in a TensorProto the last value stands for those that are not there."""
     cdef int64_t width = <int64_t>dtype_width_bytes(want.dtype)
+    if given.wire_source == WIRE_SOURCE_SHARED:
+        if given.shared.byte_size == given.byte_count:
+            return 0
+        return infer_fail(
+            err, INFER_INVALID_ARGUMENT,
+            b"input byte size mismatch for input '%.*s' for model '%.*s'. Expected %zu, got %llu",
+            clip(want.name), want.name.p, clip(spec.name), spec.name.p, given.byte_count,
+            <unsigned long long>given.shared.byte_size,
+        )
     if given.wire_count == given.element_count:
         return 0
     if given.wire_source == WIRE_SOURCE_TENSOR_PROTO and given.wire_count < given.element_count:
@@ -237,6 +258,10 @@ cdef int check_strings(InputRef* given, const TensorSpec* want, const ModelSpec*
     cdef int64_t missing = count - given.wire_count
     if given.is_binary:
         return check_bytes_form(given, want, spec, err)
+    if given.wire_source == WIRE_SOURCE_SHARED:
+        # Its elements are counted where they are copied to: here the client can still change them.
+        given.byte_count = given.shared.byte_size
+        return 0
     if missing < 0 or (missing > 0 and given.wire_source != WIRE_SOURCE_TENSOR_PROTO):
         return fail_string_count(given, want, spec, given.wire_count, err)
     if <uint64_t>count > (<uint64_t>INT64_MAX - given.content_bytes) // (4 + <uint64_t>given.last_bytes):
@@ -322,6 +347,7 @@ cdef int infer_validate(InferRequest* r, const ModelSpec* spec, InferError* err)
             r.outputs[i].spec_index = i
             r.outputs[i].binary = r.binary_output_default
             r.outputs[i].class_count = 0
+            r.outputs[i].shared = NULL
     return 0
 
 

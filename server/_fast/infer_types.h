@@ -40,13 +40,21 @@ enum InferErrorCode {
     INFER_UNIMPLEMENTED = 4,
     INFER_INTERNAL = 5,
     INFER_RESOURCE_EXHAUSTED = 6,
-    INFER_DEADLINE = 7
+    INFER_DEADLINE = 7,
+    INFER_ALREADY_EXISTS = 8
 };
 
 enum { INFER_MAX_RANK = 8, INFER_ERROR_BYTES = 512 };
 
-/* Where the elements of an input that came as protobuf values are, see wire_elements.h; the last: one BYTES element. */
-enum WireSource { WIRE_SOURCE_NONE = 0, WIRE_SOURCE_CONTENTS = 1, WIRE_SOURCE_TENSOR_PROTO = 2, WIRE_SOURCE_ELEMENT = 3 };
+/* Where the elements of an input that came as protobuf values are, see wire_elements.h; then one BYTES element, and the
+ * binary form in a client's shared memory. */
+enum WireSource {
+    WIRE_SOURCE_NONE = 0,
+    WIRE_SOURCE_CONTENTS = 1,
+    WIRE_SOURCE_TENSOR_PROTO = 2,
+    WIRE_SOURCE_ELEMENT = 3,
+    WIRE_SOURCE_SHARED = 4
+};
 
 /* Bytes that somebody else owns; never NUL-terminated. */
 typedef struct Span {

@@ -18,12 +18,14 @@ from server._fast.infer_parameters cimport (
     check_output_parameters,
     read_request_parameter,
     read_tensor_parameter,
+    take_shared,
 )
 from server._fast.infer_spec cimport (
     DTYPE_INVALID,
     INFER_INVALID_ARGUMENT,
     INFER_MAX_RANK,
     WIRE_SOURCE_CONTENTS,
+    WIRE_SOURCE_SHARED,
     InferError,
     InferRequest,
     InputRef,
@@ -71,7 +73,8 @@ cdef struct Reader:
     const ModelSpec* spec
     InferRequest* request
     InferError* err
-    int input_count        # so far
+    int input_count        # so far, without those in shared memory
+    int shared_input_count
     int raw_count
     int contents_count     # inputs with typed contents
     RequestParameters parameters
@@ -210,6 +213,17 @@ cdef int read_input(Reader* r, const ProtoField* message) noexcept nogil:
     at.rank = t.rank
     for i in range(t.rank if t.rank < INFER_MAX_RANK else INFER_MAX_RANK):
         at.dims[i] = t.dims[i]
+    if t.parameters.shared_memory_region.given:
+        if t.has_contents:
+            return fail_named(
+                r, b"unexpected 'content' provided when using shared memory for input tensor '%.*s' for model '%.*s'",
+                t.name,
+            )
+        at.wire_source = WIRE_SOURCE_SHARED
+        at.shared = take_shared(r.request, &t.parameters)
+        at.position = -1
+        r.shared_input_count += 1
+        return 0
     at.position = r.input_count
     r.input_count += 1
     if t.has_contents:
@@ -268,6 +282,9 @@ cdef int read_output(Reader* r, const ProtoField* message) noexcept nogil:
         return -1
     request.outputs[request.n_outputs].spec_index = index
     request.outputs[request.n_outputs].binary = 1
+    request.outputs[request.n_outputs].shared = NULL
+    if parameters.shared_memory_region.given:
+        request.outputs[request.n_outputs].shared = take_shared(request, &parameters)
     request.n_outputs += 1
     return 0
 
@@ -287,7 +304,7 @@ cdef InputRef* input_at(const Reader* r, int position) noexcept nogil:
 
 
 cdef int check_sources(const Reader* r) noexcept nogil:
-    """Every input has raw contents, or every one has typed contents."""
+    """Every input that is not in shared memory has raw contents, or every one has typed contents."""
     cdef int i
     cdef InputRef* at = NULL
     if r.raw_count > r.input_count and r.contents_count == 0:
@@ -358,7 +375,7 @@ cdef int read_request(Reader* r, const char* buf, size_t n) noexcept nogil:
     if status < 0:
         return fail_malformed(r.err)
     r.request.has_id = r.request.id.n > 0
-    r.request.n_inputs = r.input_count
+    r.request.n_inputs = r.input_count + r.shared_input_count
     return 0
 
 

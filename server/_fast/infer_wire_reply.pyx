@@ -32,6 +32,9 @@ from server._fast.proto_scan cimport (
 
 cdef enum:
     FINAL_RESPONSE_BYTES = 29
+    REGION_BYTES = 20      # of the keys' names
+    OFFSET_BYTES = 20
+    SIZE_BYTES = 23
 
 
 #: parameters {"triton_final_response": true}
@@ -46,21 +49,65 @@ cdef size_t shape_bytes(const ReplyTensor* tensor) noexcept nogil:
     return n
 
 
+cdef size_t segment_bytes(const ReplyTensor* tensor) noexcept nogil:
+    cdef size_t n = 0
+    cdef int i
+    for i in range(tensor.n_segments):
+        n += tensor.segments[i].n
+    return n
+
+
+# An entry of `parameters`: a key, and an InferParameter of which one field is set.
+
+cdef size_t number_bytes(size_t key_bytes, uint64_t value) noexcept nogil:
+    return proto_bytes_field_bytes(
+        proto_bytes_field_bytes(key_bytes) + proto_bytes_field_bytes(1 + proto_varint_bytes(value)))
+
+
+cdef char* put_number(char* p, const char* key, size_t key_bytes, uint64_t value) noexcept nogil:
+    cdef size_t inner = 1 + proto_varint_bytes(value)
+    p = proto_put_head(p, 4, proto_bytes_field_bytes(key_bytes) + proto_bytes_field_bytes(inner))
+    p = proto_put_bytes(p, 1, key, key_bytes)
+    p = proto_put_head(p, 2, inner)
+    p[0] = 0x10    # int64_param
+    return proto_put_varint(p + 1, value)
+
+
+cdef size_t shared_bytes(const ReplyTensor* tensor) noexcept nogil:
+    """The parameters of an output in shared memory."""
+    cdef size_t n = proto_bytes_field_bytes(
+        proto_bytes_field_bytes(REGION_BYTES)
+        + proto_bytes_field_bytes(proto_bytes_field_bytes(tensor.shared.region.n)))
+    if tensor.shared.offset:
+        n += number_bytes(OFFSET_BYTES, tensor.shared.offset)
+    return n + number_bytes(SIZE_BYTES, segment_bytes(tensor))
+
+
+cdef char* put_shared(char* p, const ReplyTensor* tensor) noexcept nogil:
+    cdef size_t inner = proto_bytes_field_bytes(tensor.shared.region.n)
+    p = proto_put_head(p, 4, proto_bytes_field_bytes(REGION_BYTES) + proto_bytes_field_bytes(inner))
+    p = proto_put_bytes(p, 1, b"shared_memory_region", REGION_BYTES)
+    p = proto_put_head(p, 2, inner)
+    p = proto_put_bytes(p, 3, tensor.shared.region.p, tensor.shared.region.n)
+    if tensor.shared.offset:
+        p = put_number(p, b"shared_memory_offset", OFFSET_BYTES, tensor.shared.offset)
+    return put_number(p, b"shared_memory_byte_size", SIZE_BYTES, segment_bytes(tensor))
+
+
 cdef size_t tensor_bytes(const ModelSpec* spec, const ReplyTensor* tensor) noexcept nogil:
     """An InferOutputTensor."""
     cdef size_t n = proto_bytes_field_bytes(spec.outputs[tensor.spec_index].name.n)
     n += proto_bytes_field_bytes(strlen(dtype_name(tensor.dtype)))
     if tensor.rank:
         n += proto_bytes_field_bytes(shape_bytes(tensor))
+    if tensor.shared != NULL:
+        n += shared_bytes(tensor)
     return n
 
 
 cdef size_t contents_bytes(const ReplyTensor* tensor) noexcept nogil:
-    cdef size_t n = 0
-    cdef int i
-    for i in range(tensor.n_segments):
-        n += tensor.segments[i].n
-    return n
+    """Of the entry in raw_output_contents, which an output in shared memory has too: clients count them."""
+    return segment_bytes(tensor) if tensor.shared == NULL else 0
 
 
 cdef char* put_tensor(char* p, const ModelSpec* spec, const ReplyTensor* tensor) noexcept nogil:
@@ -73,12 +120,16 @@ cdef char* put_tensor(char* p, const ModelSpec* spec, const ReplyTensor* tensor)
         p = proto_put_head(p, 3, shape_bytes(tensor))
         for i in range(tensor.rank):
             p = proto_put_varint(p, <uint64_t>tensor.dims[i])
+    if tensor.shared != NULL:
+        p = put_shared(p, tensor)
     return p
 
 
 cdef char* put_contents(char* p, const ReplyTensor* tensor) noexcept nogil:
     cdef int i
     p = proto_put_head(p, 6, contents_bytes(tensor))
+    if tensor.shared != NULL:
+        return p
     for i in range(tensor.n_segments):
         if tensor.segments[i].n:
             memcpy(p, tensor.segments[i].p, tensor.segments[i].n)

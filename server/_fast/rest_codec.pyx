@@ -15,6 +15,7 @@ from server._fast.http1_error cimport HTTP_ERR_INFERENCE_HEADER_LENGTH, http1_er
 from server._fast.infer_call cimport InferCall, LaneClient
 from server._fast.infer_json_index cimport infer_json_index, infer_raw_index
 from server._fast.infer_json_reply cimport infer_json_reply
+from server._fast.infer_shared cimport infer_shared_find
 from server._fast.infer_spec cimport INFER_INTERNAL, INFER_INVALID_ARGUMENT, InferError, Span, infer_fail
 from server._fast.outbuf cimport OutBuf, outbuf_free
 from server._fast.stats cimport REASON_INVALID
@@ -112,6 +113,9 @@ cdef int rest_index(Frontend frontend, LaneClient lane, int* form, const char* b
 cdef int rest_submit(Frontend frontend, LaneClient lane, InferCall call, const char* body, size_t n,
                      int64_t header_bytes, uint64_t now, InferError* err) except -2:
     cdef int code = rest_index(frontend, lane, &call.form, body, n, header_bytes, err)
+    if code >= 0 and lane.request.shared_count:
+        call.regions = infer_shared_find(frontend.regions, &lane.request, lane.model, err)
+        code = -1 if call.regions is None else 0
     if code < 0:
         lane.refused(REASON_INVALID)
     else:

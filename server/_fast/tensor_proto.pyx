@@ -373,6 +373,7 @@ cdef int read_output(Reader* r, const ProtoField* f) noexcept nogil:
     request.outputs[request.n_outputs].spec_index = index
     request.outputs[request.n_outputs].binary = 1
     request.outputs[request.n_outputs].class_count = 0
+    request.outputs[request.n_outputs].shared = NULL
     request.n_outputs += 1
     return 0
 

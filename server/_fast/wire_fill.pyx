@@ -15,11 +15,13 @@ from server._fast.infer_spec cimport (
     INFER_INVALID_ARGUMENT,
     WIRE_SOURCE_CONTENTS,
     WIRE_SOURCE_NONE,
+    WIRE_SOURCE_SHARED,
     WIRE_SOURCE_TENSOR_PROTO,
     InferError,
     InferRequest,
     InputRef,
     ModelSpec,
+    SharedRef,
     Span,
     dtype_name,
     dtype_width_bytes,
@@ -160,6 +162,12 @@ cdef bytes strings_of(const InputRef* source):
     return bytes(made)
 
 
+cdef object shared_or_none(const SharedRef* shared, const char* base):
+    if shared == NULL:
+        return None
+    return shared.region.p[: shared.region.n], shared.offset, shared.byte_size
+
+
 cdef dict request_as_dict(const InferRequest* r, const ModelSpec* spec, const char* base, row_counts):
     cdef int i
     cdef int k
@@ -173,7 +181,8 @@ cdef dict request_as_dict(const InferRequest* r, const ModelSpec* spec, const ch
             "element_count": source.element_count,
             "byte_count": source.byte_count,
             "bytes": span_or_none(source.bytes, base) if source.is_binary else None,
-            "parts": None if source.wire_source == WIRE_SOURCE_NONE or source.is_binary
+            "shared": shared_or_none(source.shared, base) if source.wire_source == WIRE_SOURCE_SHARED else None,
+            "parts": None if source.wire_source in (WIRE_SOURCE_NONE, WIRE_SOURCE_SHARED) or source.is_binary
             else [strings_of(source)] if source.dtype == DTYPE_BYTES
             else contents_of(
                 source, spec.inputs[i].name, [n * source.element_count // r.rows for n in row_counts or [r.rows]]),
@@ -183,6 +192,7 @@ cdef dict request_as_dict(const InferRequest* r, const ModelSpec* spec, const ch
         "inputs": inputs,
         "outputs": [r.outputs[i].spec_index for i in range(r.n_outputs)],
         "class_counts": [r.outputs[i].class_count for i in range(r.n_outputs)],
+        "shared_outputs": [shared_or_none(r.outputs[i].shared, base) for i in range(r.n_outputs)],
         "timeout_us": r.timeout_us,
         "priority": r.priority,
         "rows": r.rows,

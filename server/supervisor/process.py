@@ -227,6 +227,7 @@ class Supervisor:
     def shed_for_executor(self, lane: Lane) -> None:
         self._shed()
         self.workers.shed()
+        self.regions.shed()
         self._close_listeners()
         os.close(self.workers_line[1])
         # Else the memory of a model that is unloaded later would live as long as this process.

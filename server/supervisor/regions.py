@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from server.supervisor.lifecycle import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, Answer
+from server.supervisor.lifecycle import ALREADY_EXISTS, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, Answer
 from server.supervisor.workers import Workers
 
 #: Where shm_open keeps its objects.
@@ -23,8 +23,9 @@ FOLDER = "/dev/shm"
 RESERVED = ("triton_python_backend_shm_region_",)
 MAX_REGIONS = 1024
 MAX_BYTES = (1 << 63) - 1
-_KEY = re.compile(r"/?[^/\0]{1,254}")
-_NAME = re.compile(r"[^\0]{1,255}")
+# Without halves of surrogate pairs, which JSON can write and UTF-8 cannot.
+_KEY = re.compile(r"/?[^/\0\ud800-\udfff]{1,254}")
+_NAME = re.compile(r"[^\0\ud800-\udfff]{1,255}")
 
 
 class Region(NamedTuple):
@@ -53,6 +54,11 @@ class Regions:
         self._workers = workers
         self._allowed = allowed
         self._regions: dict[str, Region] = {}
+
+    def shed(self) -> None:
+        """In a child that serves no requests: closes the descriptors, else they would keep the memory."""
+        for region in self._regions.values():
+            os.close(region.fd)
 
     def all(self) -> list[Region]:
         return list(self._regions.values())
@@ -94,7 +100,7 @@ class Regions:
             )
         known = self._regions.get(name)
         if known is not None:
-            raise RefusedError(INVALID_ARGUMENT, f"shared memory region '{name}' already in manager")
+            raise RefusedError(ALREADY_EXISTS, f"shared memory region '{name}' already in manager")
         if len(self._regions) >= MAX_REGIONS:
             raise RefusedError(
                 RESOURCE_EXHAUSTED, f"{MAX_REGIONS} shared memory regions are registered: unregister some first"

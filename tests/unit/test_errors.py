@@ -46,7 +46,7 @@ def test_rows_hold_known_words_and_the_branch_fits_the_status(leaf: type[errors.
 # The codes of InferError in server/_fast/infer_spec.pxd with the answers that the protocol gives them.
 @pytest.mark.parametrize(
     ("code", "http_status", "grpc_status"),
-    [(1, 400, 3), (2, 404, 5), (3, 503, 14), (4, 501, 12), (5, 500, 13), (6, 413, 8), (7, 504, 4)],
+    [(1, 400, 3), (2, 404, 5), (3, 503, 14), (4, 501, 12), (5, 500, 13), (6, 413, 8), (7, 504, 4), (8, 400, 6)],
 )
 def test_codes_from_below_the_line(code: int, http_status: int, grpc_status: int) -> None:
     error = errors.from_code(code, "expected a, got b")
