@@ -9,12 +9,7 @@ the caller's InferRequest and this pass's stack (three key tables of 1 KiB). One
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from server._fast.infer_classes cimport infer_classes_ask
-from server._fast.infer_json_parameters cimport (
-    TensorParameters,
-    read_request_parameters,
-    read_tensor_parameters,
-    take_shared,
-)
+from server._fast.infer_json_parameters cimport TensorParameters, read_request_parameters, read_tensor_parameters
 from server._fast.infer_json_reader cimport (
     Keys,
     Reader,
@@ -39,6 +34,7 @@ from server._fast.infer_json_reader cimport (
     read_text,
     skip_unknown,
 )
+from server._fast.infer_shared_parameters cimport SHARED_REGION, shared_from_json
 from server._fast.infer_spec cimport (
     DTYPE_BYTES,
     INFER_INVALID_ARGUMENT,
@@ -98,7 +94,8 @@ cdef int read_shape(Reader* r, InputRef* given) noexcept nogil:
 
 
 cdef int check_one_source(Reader* r, int has_data, const TensorParameters* said) noexcept nogil:
-    cdef int count = has_data + said.has_binary_size + said.shared_memory
+    cdef int is_shared = said.shared.given & SHARED_REGION
+    cdef int count = has_data + said.has_binary_size + is_shared
     if count == 1:
         return 0
     return infer_fail(
@@ -108,7 +105,7 @@ cdef int check_one_source(Reader* r, int has_data, const TensorParameters* said)
         b" no field is set" if count == 0 else b" set",
         b" 'data'" if has_data else b"",
         b" 'binary_data_size'" if said.has_binary_size else b"",
-        b" 'shared_memory_region'" if said.shared_memory else b"",
+        b" 'shared_memory_region'" if is_shared else b"",
     )
 
 
@@ -136,9 +133,9 @@ cdef int place_input(Reader* r, const Text* name, const InputRef* given, const T
     at[0] = given[0]
     at.spec_index = i
     r.request.n_inputs += 1
-    if said.shared_memory:
+    if said.shared.given & SHARED_REGION:
         at.wire_source = WIRE_SOURCE_SHARED
-        at.shared = take_shared(r, said, name)
+        at.shared = shared_from_json(r, &said.shared, name)
         return 0 if at.shared != NULL else -1
     if not said.has_binary_size:
         if given.dtype == DTYPE_BYTES and inputs[i].dtype == DTYPE_BYTES:
@@ -200,8 +197,7 @@ cdef int read_input(Reader* r) noexcept nogil:
     given.wire_source = 0
     given.json_data.p = given.bytes.p = given.datatype.p = NULL
     given.json_data.n = given.bytes.n = given.datatype.n = 0
-    said.has_binary_size = said.shared_memory = said.has_shared_size = 0
-    said.shared_offset = 0
+    said.has_binary_size = said.shared.given = 0
     entered = enter(r, b"inputs", b"{")
     while entered > 0:
         if next_key(r, &key) < 0 or read_input_member(r, &keys, &key, &name, &given, &said) < 0:
@@ -234,12 +230,12 @@ cdef int place_output(Reader* r, const Text* name, const TensorParameters* said)
     for k in range(r.request.n_outputs):
         if r.request.outputs[k].spec_index == i:
             return fail_named(r, INFER_INVALID_ARGUMENT, b"output '%.*s' already exists in request", name)
-    if said.shared_memory and said.classification:
+    if said.shared.given & SHARED_REGION and said.classification:
         return fail_named(
             r, INFER_INVALID_ARGUMENT,
             b"output '%.*s': 'classification' cannot be combined with 'shared_memory_region'", name
         )
-    if said.shared_memory and said.binary_data == 1:
+    if said.shared.given & SHARED_REGION and said.binary_data == 1:
         return fail_named(
             r, INFER_INVALID_ARGUMENT,
             b"output '%.*s': 'binary_data' cannot be combined with 'shared_memory_region'", name
@@ -249,9 +245,9 @@ cdef int place_output(Reader* r, const Text* name, const TensorParameters* said)
     r.request.outputs[r.request.n_outputs].spec_index = i
     r.request.outputs[r.request.n_outputs].binary = said.binary_data
     r.request.outputs[r.request.n_outputs].shared = NULL
-    if said.shared_memory:
+    if said.shared.given & SHARED_REGION:
         r.request.outputs[r.request.n_outputs].binary = 0
-        r.request.outputs[r.request.n_outputs].shared = take_shared(r, said, name)
+        r.request.outputs[r.request.n_outputs].shared = shared_from_json(r, &said.shared, name)
         if r.request.outputs[r.request.n_outputs].shared == NULL:
             return -1
     r.request.n_outputs += 1
@@ -266,8 +262,7 @@ cdef int read_output(Reader* r) noexcept nogil:
     cdef int entered
     keys.known = 0
     keys.unknown_count = 0
-    said.shared_memory = said.has_shared_size = 0
-    said.shared_offset = 0
+    said.shared.given = 0
     said.classification = 0
     said.binary_data = -1
     entered = enter(r, b"outputs", b"{")

@@ -28,13 +28,8 @@ from server._fast.infer_json_reader cimport (
     read_count,
     read_text,
 )
-from server._fast.infer_spec cimport (
-    INFER_INVALID_ARGUMENT,
-    INFER_UNIMPLEMENTED,
-    SharedRef,
-    infer_fail,
-    infer_request_share,
-)
+from server._fast.infer_shared_parameters cimport SHORTEST_KEY_BYTES, JsonShared, shared_json_parameter
+from server._fast.infer_spec cimport INFER_INVALID_ARGUMENT, INFER_UNIMPLEMENTED, infer_fail
 
 
 cdef inline int read_sequence_id(Reader* r) noexcept nogil:
@@ -114,17 +109,14 @@ cdef struct TensorParameters:
     int has_binary_size
     uint64_t binary_size
     int binary_data
-    int shared_memory
-    Text region                # set when shared_memory is
-    int has_shared_size
-    uint64_t shared_size
-    uint64_t shared_offset
+    JsonShared shared
     uint64_t classification
 
 
 cdef inline int read_tensor_parameter(
     Reader* r, Keys* keys, const Text* key, int of_input, TensorParameters* out
 ) noexcept nogil:
+    cdef int status
     if note_unknown(r, keys, key) < 0:
         return -1
     if json_peek(&r.scan) == b"n" and json_word(&r.scan, b"null", 4):
@@ -136,34 +128,13 @@ cdef inline int read_tensor_parameter(
         return read_bool(r, b"binary_data", &out.binary_data)
     if not of_input and key_is(key, b"classification", 14):
         return read_count(r, b"classification", UINT64_MAX, &out.classification)
-    if key_is(key, b"shared_memory_region", 20):
-        out.shared_memory = 1
-        return read_text(r, b"shared_memory_region", &out.region)
-    if key_is(key, b"shared_memory_byte_size", 23):
-        out.has_shared_size = 1
-        return read_count(r, b"shared_memory_byte_size", UINT64_MAX, &out.shared_size)
-    if key_is(key, b"shared_memory_offset", 20):
-        return read_count(r, b"shared_memory_offset", UINT64_MAX, &out.shared_offset)
+    if key.raw.n >= SHORTEST_KEY_BYTES:
+        status = shared_json_parameter(r, key, &out.shared)
+        if status:
+            return 0 if status > 0 else -1
     if json_skip(&r.scan) < 0:
         return fail_json(r)
     return 0
-
-
-cdef inline SharedRef* take_shared(Reader* r, const TensorParameters* said, const Text* name) noexcept nogil:
-    """Notes a tensor in shared memory: NULL and the error when its size is not there."""
-    cdef SharedRef* shared
-    if not said.has_shared_size:
-        fail_named(
-            r, INFER_INVALID_ARGUMENT,
-            b"'shared_memory_byte_size' must be given with 'shared_memory_region' for '%.*s'", name
-        )
-        return NULL
-    shared = infer_request_share(r.request)
-    shared.region = said.region.raw
-    shared.escaped = said.region.escaped
-    shared.offset = said.shared_offset
-    shared.byte_size = said.shared_size
-    return shared
 
 
 cdef inline int read_tensor_parameters(Reader* r, int of_input, TensorParameters* out) noexcept nogil:

@@ -13,10 +13,8 @@ from server._fast.infer_spec cimport (
     INFER_UNIMPLEMENTED,
     InferError,
     InferRequest,
-    SharedRef,
     Span,
     infer_fail,
-    infer_request_share,
 )
 from server._fast.proto_scan cimport (
     WIRE_BYTES,
@@ -59,9 +57,7 @@ cdef struct RequestParameters:
 
 
 cdef struct TensorParameters:
-    Parameter shared_memory_region
-    Parameter shared_memory_byte_size
-    Parameter shared_memory_offset
+    Parameter shared_memory_region   # with what belongs to it: infer_shared_parameters
     Parameter classification
 
 
@@ -153,10 +149,6 @@ cdef inline int read_tensor_parameter(TensorParameters* out, const ProtoField* e
         return status
     if proto_text_is(key, b"shared_memory_region", 20):
         out.shared_memory_region = value
-    elif proto_text_is(key, b"shared_memory_byte_size", 23):
-        out.shared_memory_byte_size = value
-    elif proto_text_is(key, b"shared_memory_offset", 20):
-        out.shared_memory_offset = value
     elif proto_text_is(key, b"classification", 14):
         out.classification = value
     return 0
@@ -230,35 +222,6 @@ cdef inline int apply_request_parameters(
     return 0
 
 
-cdef inline int check_shared_memory(const TensorParameters* said, Span name, InferError* err) noexcept nogil:
-    if said.shared_memory_region.kind != PARAMETER_STRING:
-        return fail_type(b"shared_memory_region", b"string_param", err)
-    if not said.shared_memory_byte_size.given:
-        return infer_fail(
-            err, INFER_INVALID_ARGUMENT,
-            b"'shared_memory_byte_size' must be given with 'shared_memory_region' for '%.*s'",
-            <int>(name.n if name.n < 128 else 128), name.p,
-        )
-    if check_count(&said.shared_memory_byte_size, b"shared_memory_byte_size", <uint64_t>-1, err) < 0:
-        return -1
-    return check_count(&said.shared_memory_offset, b"shared_memory_offset", <uint64_t>-1, err)
-
-
-cdef inline SharedRef* take_shared(InferRequest* request, const TensorParameters* said) noexcept nogil:
-    """Notes a tensor in shared memory whose parameters have been checked."""
-    cdef SharedRef* shared = infer_request_share(request)
-    shared.region = said.shared_memory_region.text
-    shared.offset = said.shared_memory_offset.value
-    shared.byte_size = said.shared_memory_byte_size.value
-    return shared
-
-
-cdef inline int check_input_parameters(const TensorParameters* said, Span name, InferError* err) noexcept nogil:
-    if said.shared_memory_region.given:
-        return check_shared_memory(said, name, err)
-    return 0
-
-
 cdef inline int check_output_parameters(const TensorParameters* said, Span name, InferError* err) noexcept nogil:
     if said.shared_memory_region.given and said.classification.given:
         return infer_fail(
@@ -266,8 +229,6 @@ cdef inline int check_output_parameters(const TensorParameters* said, Span name,
             b"output '%.*s': 'classification' cannot be combined with 'shared_memory_region'",
             <int>(name.n if name.n < 128 else 128), name.p,
         )
-    if said.shared_memory_region.given and check_shared_memory(said, name, err) < 0:
-        return -1
     if said.classification.given and said.classification.kind != PARAMETER_INT64:
         return fail_type(b"classification", b"int64_param", err)
     if said.classification.value > <uint64_t>INT64_MAX:

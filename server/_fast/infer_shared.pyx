@@ -24,6 +24,7 @@ from server._fast.infer_spec cimport (
     Span,
     dtype_from_name,
     infer_fail,
+    infer_request_shared,
     raise_infer_error,
 )
 
@@ -53,7 +54,7 @@ cdef list infer_shared_find(dict regions, InferRequest* request, const ModelSpec
     cdef ClientRegion region
     cdef int i
     for i in range(request.shared_count):
-        region = find(regions, &request.shared[i], err)
+        region = find(regions, &infer_request_shared(request, model)[i], err)
         if region is None:
             return None
         found.append(region)
@@ -181,6 +182,8 @@ def read(ClientRegion region not None, uint64_t offset, uint64_t byte_size, str 
     cdef bytes name = datatype.encode()
     cdef bytearray room = bytearray(byte_size)
     cdef char[:] view = room
+    cdef char* dst = NULL
+    cdef int status
     memset(&source, 0, sizeof(source))
     memset(&shared, 0, sizeof(shared))
     shared.region.p = region.name
@@ -192,6 +195,10 @@ def read(ClientRegion region not None, uint64_t offset, uint64_t byte_size, str 
     source.shared = &shared
     source.element_count = element_count
     source.byte_count = byte_size
-    if infer_shared_read(&source, &done, &view[0] if byte_size else NULL, byte_size, &err) < 0:
+    if byte_size:
+        dst = &view[0]
+    with nogil:
+        status = infer_shared_read(&source, &done, dst, byte_size, &err)
+    if status < 0:
         raise_infer_error(&err)
     return bytes(room)

@@ -107,9 +107,8 @@ cdef struct InferRequest:
     int n_inputs          # named by the request
     InputRef* inputs      # in spec order: inputs[i].spec_index == i after validation
     int n_outputs
+    int shared_count      # tensors in shared memory, see infer_request_shared
     OutputRef* outputs    # as requested; all of the model's in its order when none is
-    int shared_count      # tensors in shared memory
-    SharedRef* shared     # of these, in the order of the request
     int binary_output_default
     int64_t timeout_us    # 0: absent
     uint64_t priority
@@ -140,7 +139,14 @@ cdef void infer_request_free(InferRequest* r) noexcept nogil
 # Forgets the last request, keeps the memory.
 cdef void infer_request_reset(InferRequest* r, const ModelSpec* spec) noexcept nogil
 # Room for one more tensor in shared memory; at most one is taken for each input and output.
-cdef SharedRef* infer_request_share(InferRequest* r) noexcept nogil
+cdef SharedRef* infer_request_share(InferRequest* r, const ModelSpec* spec) noexcept nogil
+
+
+cdef inline SharedRef* infer_request_shared(const InferRequest* r, const ModelSpec* spec) noexcept nogil:
+    """The tensors in shared memory: they lie behind the inputs."""
+    return <SharedRef*>(r.inputs + spec.n_inputs + 1)
+
+
 # The index of the named tensor, or -1.
 cdef int infer_find_tensor(const TensorSpec* tensors, int count, Span name) noexcept nogil
 # Whether all inputs are there with the right datatypes and shapes; sets rows, element and byte counts, the default

@@ -37,11 +37,11 @@ cdef int raise_infer_error(const InferError* err) except -1:
 # ---- request memory
 
 cdef int infer_request_alloc(InferRequest* r, const ModelSpec* spec) noexcept nogil:
+    cdef size_t shared_bytes = (<size_t>spec.n_inputs + <size_t>spec.n_outputs) * sizeof(SharedRef)
     memset(r, 0, sizeof(InferRequest))
-    r.inputs = <InputRef*>calloc(<size_t>spec.n_inputs + 1, sizeof(InputRef))
+    r.inputs = <InputRef*>calloc(1, (<size_t>spec.n_inputs + 1) * sizeof(InputRef) + shared_bytes)
     r.outputs = <OutputRef*>calloc(<size_t>spec.n_outputs + 1, sizeof(OutputRef))
-    r.shared = <SharedRef*>calloc(<size_t>(spec.n_inputs + spec.n_outputs) + 1, sizeof(SharedRef))
-    if r.inputs == NULL or r.outputs == NULL or r.shared == NULL:
+    if r.inputs == NULL or r.outputs == NULL:
         infer_request_free(r)
         return -1
     infer_request_reset(r, spec)
@@ -51,7 +51,6 @@ cdef int infer_request_alloc(InferRequest* r, const ModelSpec* spec) noexcept no
 cdef void infer_request_free(InferRequest* r) noexcept nogil:
     free(r.inputs)
     free(r.outputs)
-    free(r.shared)
     memset(r, 0, sizeof(InferRequest))
 
 
@@ -59,17 +58,15 @@ cdef void infer_request_reset(InferRequest* r, const ModelSpec* spec) noexcept n
     cdef int i
     cdef InputRef* inputs = r.inputs
     cdef OutputRef* outputs = r.outputs
-    cdef SharedRef* shared = r.shared
     memset(r, 0, sizeof(InferRequest))
     r.inputs = inputs
     r.outputs = outputs
-    r.shared = shared
     for i in range(spec.n_inputs):
         inputs[i].spec_index = -1
 
 
-cdef SharedRef* infer_request_share(InferRequest* r) noexcept nogil:
-    cdef SharedRef* shared = &r.shared[r.shared_count]
+cdef SharedRef* infer_request_share(InferRequest* r, const ModelSpec* spec) noexcept nogil:
+    cdef SharedRef* shared = infer_request_shared(r, spec) + r.shared_count
     r.shared_count += 1
     memset(shared, 0, sizeof(SharedRef))
     shared.fd = -1

@@ -14,12 +14,11 @@ from server._fast.infer_parameters cimport (
     RequestParameters,
     TensorParameters,
     apply_request_parameters,
-    check_input_parameters,
     check_output_parameters,
     read_request_parameter,
     read_tensor_parameter,
-    take_shared,
 )
+from server._fast.infer_shared_parameters cimport shared_from_wire
 from server._fast.infer_spec cimport (
     DTYPE_INVALID,
     INFER_INVALID_ARGUMENT,
@@ -204,8 +203,6 @@ cdef int read_input(Reader* r, const ProtoField* message) noexcept nogil:
         return infer_fail(
             r.err, INFER_INVALID_ARGUMENT, b"input '%.*s' already exists in request", clip(t.name), t.name.p
         )
-    if check_input_parameters(&t.parameters, t.name, r.err) < 0:
-        return -1
     memset(at, 0, sizeof(InputRef))
     at.spec_index = index
     at.datatype = t.datatype
@@ -220,7 +217,9 @@ cdef int read_input(Reader* r, const ProtoField* message) noexcept nogil:
                 t.name,
             )
         at.wire_source = WIRE_SOURCE_SHARED
-        at.shared = take_shared(r.request, &t.parameters)
+        at.shared = shared_from_wire(message, 4, t.name, r.request, r.spec, r.err)
+        if at.shared == NULL:
+            return -1
         at.position = -1
         r.shared_input_count += 1
         return 0
@@ -284,7 +283,9 @@ cdef int read_output(Reader* r, const ProtoField* message) noexcept nogil:
     request.outputs[request.n_outputs].binary = 1
     request.outputs[request.n_outputs].shared = NULL
     if parameters.shared_memory_region.given:
-        request.outputs[request.n_outputs].shared = take_shared(request, &parameters)
+        request.outputs[request.n_outputs].shared = shared_from_wire(message, 2, name, request, r.spec, r.err)
+        if request.outputs[request.n_outputs].shared == NULL:
+            return -1
     request.n_outputs += 1
     return 0
 

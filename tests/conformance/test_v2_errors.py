@@ -107,8 +107,8 @@ DOCUMENTS: list[tuple[str, Any, int, str]] = [
     (
         "digits",
         image(data=None, parameters={"shared_memory_region": "a", "shared_memory_byte_size": 256}),
-        501,
-        "'shared_memory_region' of input 'image'",
+        400,
+        "Unable to find shared memory region: 'a'",
     ),
     ("digits", image(data=ROW[:-1]), 400, "input 'image': Unable to parse 'data': Shape does not match true shape"),
     ("digits", image(data=[*ROW, 1]), 400, "input 'image': Unable to parse 'data': Shape does not match true shape"),
@@ -182,8 +182,8 @@ DOCUMENTS: list[tuple[str, Any, int, str]] = [
     (
         "digits",
         {**image(), "outputs": [{"name": "label", "parameters": {"shared_memory_region": "a"}}]},
-        501,
-        "'shared_memory_region' of output 'label'",
+        400,
+        "'shared_memory_byte_size' must be given with 'shared_memory_region' for 'label'",
     ),
     (
         "digits",

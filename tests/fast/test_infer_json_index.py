@@ -26,6 +26,7 @@ LONE_MODEL = reference.Model("lone", "1", False, [("x", "INT32", [2, -1])], [("y
 IMAGE: dict[str, Any] = {"name": "image", "shape": [2, 3], "datatype": "FP32", "data": [[1, 2, 3], [4, 5, 6.5]]}
 MASK: dict[str, Any] = {"name": "mask", "shape": [2], "datatype": "BOOL", "data": [True, 0]}
 X: dict[str, Any] = {"name": "x", "shape": [2, 1], "datatype": "INT32", "data": [7, -7]}
+SHARED = {"shared_memory_region": "r", "shared_memory_byte_size": 2}
 FLOATS = struct.pack("<6f", 1, 2, 3, 4, 5, 6.5)
 
 
@@ -203,8 +204,31 @@ REFUSED: list[tuple[object, int, str]] = [
     ),
     (
         {"inputs": [{**without(MASK, "data"), "parameters": {"shared_memory_region": "r"}}]},
-        UNIMPLEMENTED,
-        "'shared_memory_region' of input 'mask': shared memory regions are not supported",
+        INVALID_ARGUMENT,
+        "'shared_memory_byte_size' must be given with 'shared_memory_region' for 'mask'",
+    ),
+    (
+        {"inputs": [{**without(MASK, "data"), "parameters": {"shared_memory_region": 1}}]},
+        INVALID_ARGUMENT,
+        "Unable to parse 'shared_memory_region': expected a string, got '1'",
+    ),
+    (
+        {"inputs": [{**without(MASK, "data"), "parameters": {**SHARED, "shared_memory_byte_size": 2**64}}]},
+        INVALID_ARGUMENT,
+        (
+            "Unable to parse 'shared_memory_byte_size': expected a non-negative integer in range, "
+            "got '18446744073709551616'"
+        ),
+    ),
+    (
+        {"inputs": [{**without(MASK, "data"), "parameters": {**SHARED, "shared_memory_offset": -1}}]},
+        INVALID_ARGUMENT,
+        "Unable to parse 'shared_memory_offset': expected a non-negative integer, got '-1'",
+    ),
+    (
+        {"inputs": [IMAGE, {**without(MASK, "data"), "parameters": {**SHARED, "shared_memory_byte_size": 2**64 - 1}}]},
+        INVALID_ARGUMENT,
+        "input byte size mismatch for input 'mask' for model 'digits'. Expected 2, got 18446744073709551615",
     ),
     (
         {"inputs": [{**MASK, "datatype": "INT8"}, IMAGE]},
@@ -301,8 +325,18 @@ REFUSED: list[tuple[object, int, str]] = [
     ),
     (
         {"inputs": [IMAGE, MASK], "outputs": [{"name": "label", "parameters": {"shared_memory_region": "r"}}]},
-        UNIMPLEMENTED,
-        "'shared_memory_region' of output 'label': shared memory regions are not supported",
+        INVALID_ARGUMENT,
+        "'shared_memory_byte_size' must be given with 'shared_memory_region' for 'label'",
+    ),
+    (
+        {"inputs": [IMAGE, MASK], "outputs": [{"name": "label", "parameters": {**SHARED, "binary_data": True}}]},
+        INVALID_ARGUMENT,
+        "output 'label': 'binary_data' cannot be combined with 'shared_memory_region'",
+    ),
+    (
+        {"inputs": [IMAGE, MASK], "outputs": [{"name": "label", "parameters": {**SHARED, "classification": 1}}]},
+        INVALID_ARGUMENT,
+        "output 'label': 'classification' cannot be combined with 'shared_memory_region'",
     ),
     (
         {"inputs": [IMAGE, MASK], "outputs": [{"name": "label", "parameters": {"binary_data": 1}}]},

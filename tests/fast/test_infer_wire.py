@@ -15,7 +15,7 @@ from tests.reference.infer_json import Model, Refused
 from tests.support.guard_page import GuardedMemory
 from tests.support.wire_mutation import END, FIXED32, GROUP, LEN, VARINT, field, tag, varint
 
-INVALID_ARGUMENT, UNIMPLEMENTED = 1, 4
+INVALID_ARGUMENT = 1
 INPUTS = [("image", "FP32", [-1, 3]), ("mask", "BOOL", [-1])]
 OUTPUTS = [("probabilities", "FP32", [-1, 10]), ("label", "INT64", [-1])]
 SPEC = Spec("digits", "1", True, 64, INPUTS, OUTPUTS)
@@ -352,15 +352,6 @@ def test_wrong_outputs() -> None:
     assert index(message.SerializeToString(), SPEC)["class_counts"] == [3]
     message.outputs[0].parameters["classification"].string_param = "3"
     assert refusal(message).text == "invalid value type for 'classification' parameter, expected int64_param."
-
-
-@pytest.mark.parametrize("where", ["inputs", "outputs"])
-def test_shared_memory_is_refused(where: str) -> None:
-    message = request()
-    message.outputs.add(name="label")
-    getattr(message, where)[0].parameters["shared_memory_region"].string_param = "region"
-    assert refusal(message).code == UNIMPLEMENTED
-    assert "shared memory regions are not supported" in refusal(message).text
 
 
 MALFORMED = {

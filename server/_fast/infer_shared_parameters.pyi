@@ -1,0 +1,1 @@
+"""Parameters of tensors in shared memory; no Python face."""
