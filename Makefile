@@ -18,7 +18,8 @@ STRESS_SOURCES := $(wildcard tests/stress/*.pyx tests/stress/*.pxd tests/stress/
 PY_SOURCES = $(shell find server -name '*.py' -o -name '*.onnx' -o -name 'example.json')
 PROTOS := $(shell find protos -name '*.proto')
 PACKAGING := $(wildcard packaging/*.py packaging/*.c)
-CLIENTS := $(patsubst %,.venvs/%/stamp,tritonclient models ovmsclient tfsclient tfsprotos grpcio grpclib grpcjs)
+CLIENTS := $(patsubst %,.venvs/%/stamp,tritonclient models ovmsclient tfsclient tfsprotos grpcio grpclib grpcjs kserve \
+	mlserver envoy)
 SANITIZED_TESTS ?= tests/fast
 STRESS ?= $(or $(HEADRACE_STRESS),1)
 

@@ -9,6 +9,7 @@ import pytest
 from tests.conformance import zoo
 from tests.conformance.onnx_reference import Reference
 from tests.conformance.v2_client import Client
+from tests.support import onnx_writer
 from tests.support.server import Server, running
 
 #: Rows in a slab of the shared server.
@@ -30,6 +31,15 @@ def server(zoo_server: Server) -> Iterator[Server]:
     page = zoo_server.get("/metrics", port=zoo_server.metrics_port).body.decode()
     held = [line for line in page.splitlines() if line.startswith(BALANCED) and not line.endswith(" 0")]
     assert not held, f"expected nothing in flight and no process replaced, found {held}\n{zoo_server.log()}"
+
+
+@pytest.fixture(scope="session")
+def field_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """What the clients of other projects share: models of the datatypes that all of them know, and a Unix socket."""
+    root = tmp_path_factory.mktemp("field")
+    models = onnx_writer.write_repository(root / "models", zoo.field_models())
+    with running(models, "--workers", "1", "--uds", root / "socket", "--server-name", "triton") as server:
+        yield server
 
 
 @pytest.fixture

@@ -67,6 +67,17 @@ def models() -> dict[str, bytes]:
     }
 
 
+def field_models() -> dict[str, bytes]:
+    """Name -> file of what clients of other projects are tested with; `types` has each datatype that they all know."""
+    tensors = [(name.lower(), name, [-1, EVERY_DTYPE_WIDTH]) for name in onnx_writer.ELEMENT_TYPES if name != "BF16"]
+    return {
+        "mnist": onnx_writer.mlp(3, 4, 2),
+        "types": onnx_writer.identities(tensors),
+        "typed": onnx_writer.identities([one for one in tensors if one[1] != "FP16"]),
+        "wide": onnx_writer.identity("FP32", [-1, WIDE_WIDTH]),
+    }
+
+
 def write(root: Path) -> Path:
     """Lays them out as a model repository; `fixed` has versions 1 and 7, of which the latest is served."""
     onnx_writer.write_repository(root, {"fixed": onnx_writer.fixed_batch(1, 1)})
