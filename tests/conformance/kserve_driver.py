@@ -2,9 +2,9 @@
 
     python kserve_driver.py FOLDER
 
-FOLDER/job.json: {"address": "host:port"}; FOLDER/inputs.npz: the inputs of the model `types`, `NAME_out` for each is
-what it answers. All three clients of the SDK ask: InferenceRESTClient with protocol v1 and v2, InferenceGRPCClient.
-What they say goes to FOLDER/results.json, the arrays to FOLDER/outputs.npz as FORM/NAME. Nothing of ours is imported.
+FOLDER/job.json: {"rest": "host:port", "grpc": "host:port"}; FOLDER/inputs.npz: the inputs of the model `types`, which
+answers NAME_out for each. All three clients of the SDK ask: InferenceRESTClient with protocol v1 and v2, and
+InferenceGRPCClient. What they say goes to FOLDER/results.json, the arrays to FOLDER/outputs.npz as FORM/NAME. Nothing of ours is imported.
 """
 
 import asyncio
@@ -46,8 +46,9 @@ async def ask(call, *arguments, **named):
 
 class Run:
     def __init__(self, folder):
-        self.address = json.loads((folder / "job.json").read_text())["address"]
-        self.base = f"http://{self.address}"
+        job = json.loads((folder / "job.json").read_text())
+        self.base = f"http://{job['rest']}"
+        self.grpc_address = job["grpc"]
         with np.load(folder / "inputs.npz", allow_pickle=True) as stored:
             self.arrays = dict(stored)
         self.outputs = {}
@@ -107,7 +108,7 @@ class Run:
         return made
 
     async def grpc(self):
-        async with InferenceGRPCClient(self.address) as client:
+        async with InferenceGRPCClient(self.grpc_address) as client:
             found = {
                 "live": await ask(client.is_server_live),
                 "ready": await ask(client.is_server_ready),

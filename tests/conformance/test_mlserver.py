@@ -17,7 +17,7 @@ COUNT = 40
 
 
 def line(at: int) -> dict[str, Any]:
-    """One request of the model `types`: a row per datatype, different for each request. FP16 the client cannot write."""
+    """One request of the model `typed`: a row per datatype, all but FP16, which the client cannot write."""
     data = {
         "bool": [at % 2 == 0] * 8,
         "bytes": [f"row {at} é {column}" for column in range(8)],
