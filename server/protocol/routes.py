@@ -28,7 +28,6 @@ _GENERATE = "the generate extension is not supported; use POST /v2/models/MODEL/
 _REPOSITORY_NAME = "'repository_name' specification is not supported"
 _LOGGING = "the logging extension is not supported; use the option --log-format when starting the server"
 _TRACE = "the trace extension is not supported"
-_CUDA_MEMORY = "the CUDA shared memory extension is not supported; use the binary tensor data extension"
 
 
 class Route(NamedTuple):
@@ -52,20 +51,17 @@ def _unsupported(methods: tuple[str, ...], *patterns: str, text: str) -> tuple[R
     return tuple(Route(HTTP_PORT, methods, pattern, NOT_SUPPORTED, text) for pattern in patterns)
 
 
-def _shared_memory(kind: str, text: str = "") -> tuple[Route, ...]:
-    """The routes of one kind of shared memory; with a text they are not supported."""
+def _shared_memory(kind: str, handlers: str) -> tuple[Route, ...]:
+    """The routes of one kind of shared memory; its handlers are {handlers}_status, _register and _unregister."""
     base = f"/v2/{kind}sharedmemory"
     rows = (
-        (GET, f"{base}/status", "memory_status"),
-        (GET, f"{base}/region/{{region}}/status", "memory_status"),
-        (POST, f"{base}/region/{{region}}/register", "memory_register"),
-        (POST, f"{base}/region/{{region}}/unregister", "memory_unregister"),
-        (POST, f"{base}/unregister", "memory_unregister"),
+        (GET, f"{base}/status", "status"),
+        (GET, f"{base}/region/{{region}}/status", "status"),
+        (POST, f"{base}/region/{{region}}/register", "register"),
+        (POST, f"{base}/region/{{region}}/unregister", "unregister"),
+        (POST, f"{base}/unregister", "unregister"),
     )
-    return tuple(
-        Route(HTTP_PORT, methods, pattern, NOT_SUPPORTED if text else handler, text)
-        for methods, pattern, handler in rows
-    )
+    return tuple(Route(HTTP_PORT, methods, pattern, f"{handlers}_{what}") for methods, pattern, what in rows)
 
 
 #: First match wins: literal paths stand before the patterns that would also take them.
@@ -98,8 +94,8 @@ ROUTES: tuple[Route, ...] = (
         "/v2/repository/{repository}/models/{model}/unload",
         text=_REPOSITORY_NAME,
     ),
-    *_shared_memory("system"),
-    *_shared_memory("cuda", _CUDA_MEMORY),
+    *_shared_memory("system", "memory"),
+    *_shared_memory("cuda", "cuda_memory"),
 )
 
 

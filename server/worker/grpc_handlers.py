@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from server import errors, log
 from server.protocol import messages
 from server.worker.handlers import Handlers, Response
-from server.worker.memory_handlers import CUDA_TEXT
+from server.worker.memory_handlers import cuda_status, refuse_cuda
 from server.worker.repository_handlers import Ended
 from server.worker.tfs_grpc_handlers import TfsGrpcHandlers
 
@@ -72,9 +72,11 @@ class GrpcHandlers:
             "/inference.GRPCInferenceService/ModelStatistics": self._model_statistics,
             "/inference.GRPCInferenceService/RepositoryIndex": self._repository_index,
             "/inference.GRPCInferenceService/SystemSharedMemoryStatus": self._memory_status,
-            "/inference.GRPCInferenceService/CudaSharedMemoryStatus": self._no_cuda_memory,
-            "/inference.GRPCInferenceService/CudaSharedMemoryRegister": self._no_cuda_memory,
-            "/inference.GRPCInferenceService/CudaSharedMemoryUnregister": self._no_cuda_memory,
+            "/inference.GRPCInferenceService/CudaSharedMemoryStatus": self._cuda_status,
+            "/inference.GRPCInferenceService/CudaSharedMemoryRegister": lambda request, reply: refuse_cuda(
+                request.name
+            ),
+            "/inference.GRPCInferenceService/CudaSharedMemoryUnregister": lambda request, reply: reply(),
             "/grpc.health.v1.Health/Check": self._health_check,
             **self.tfs.methods,
         }
@@ -197,8 +199,9 @@ class GrpcHandlers:
             )
         return answer
 
-    def _no_cuda_memory(self, request: Any, reply: Any) -> Any:
-        raise errors.NotSupportedError(CUDA_TEXT)
+    def _cuda_status(self, request: Any, reply: Any) -> Any:
+        cuda_status(request.name)
+        return reply()
 
     def _register(self, request: Any, ended: Ended) -> None:
         self._handlers.memory.register(request.name, request.key, request.offset, request.byte_size, ended)

@@ -16,7 +16,7 @@ from server.observe import metrics, statistics
 from server.observe.snapshot import Snapshot
 from server.protocol import routes, tfs, tfs_control, tfs_routes, v2
 from server.protocol.served import READY, UNAVAILABLE, Catalog, ServedModel, ServerInfo
-from server.worker.memory_handlers import MemoryHandlers, no_regions
+from server.worker.memory_handlers import MemoryHandlers, cuda_status, no_regions, refuse_cuda
 from server.worker.repository_handlers import Ask, Ended, RepositoryHandlers, document_of, parameters_of
 
 JSON = "application/json"
@@ -87,6 +87,11 @@ class Handlers:
             "memory_status": self._memory_status,
             "memory_register": self._memory_register,
             "memory_unregister": self._memory_unregister,
+            "cuda_memory_status": lambda match, headers, body: Response(
+                200, json.dumps(cuda_status(match.region)).encode()
+            ),
+            "cuda_memory_register": lambda match, headers, body: refuse_cuda(match.region),
+            "cuda_memory_unregister": lambda match, headers, body: Response(200, b""),
             routes.NOT_SUPPORTED: self._not_supported,
             routes.NOT_FOUND: self._not_found,
             routes.METHOD_NOT_ALLOWED: self._method_not_allowed,
@@ -205,7 +210,9 @@ class Handlers:
         return errors.ModelNotReadyError(text, None if model.state() == UNAVAILABLE else self._retry_after_s)
 
     def _repository_index(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
-        only_ready = document_of(body).get("ready", False) is True
+        only_ready = document_of(body).get("ready", False)
+        if not isinstance(only_ready, bool):
+            raise errors.InvalidArgumentError("Invalid value for 'ready': expected a boolean")
         return Response(200, json.dumps(self.repository.index(only_ready)).encode())
 
     def _repository_load(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Pending:

@@ -1,20 +1,18 @@
 """KServe V2's shared memory extensions: register, status, unregister; transport-neutral.
 
-System shared memory is opened by the supervisor and known to every worker before the answer goes out. CUDA shared
-memory is not supported. Source of texts: Triton's `shared_memory_manager.cc`, `extension_shared_memory.md`.
+System shared memory is opened by the supervisor and known to every worker before the answer goes out. Of CUDA shared
+memory there are no regions, as with a Triton that was built without GPUs: clients that ask for the status or unregister
+everything before they begin get on, none can be registered. Source of texts: Triton's `shared_memory_manager.cc`,
+`http_server.cc` and `extension_shared_memory.md`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from server import errors
 from server.worker.repository_handlers import Ask, Ended, then
-
-CUDA_TEXT = (
-    "CUDA shared memory is not supported by this server: send tensors in the request, or use system shared memory"
-)
 
 
 class MemoryHandlers:
@@ -38,6 +36,21 @@ class MemoryHandlers:
     def unregister(self, name: str, ended: Ended) -> None:
         """One region, or all with an empty name; requests in flight still use what they named."""
         self._ask("region unregister", {"name": name}, then(ended))
+
+
+def cuda_status(name: str) -> list[dict[str, Any]]:
+    """No rows. Raises UnknownModelError for a name."""
+    if name:
+        raise errors.UnknownModelError(f"Unable to find cuda shared memory region: '{name}'")
+    return []
+
+
+def refuse_cuda(name: str) -> NoReturn:
+    """Raises what registering a CUDA region answers."""
+    raise errors.InvalidArgumentError(
+        f"failed to register CUDA shared memory region: '{name}', GPUs not supported: send tensors in the request, or "
+        "use system shared memory"
+    )
 
 
 def no_regions(name: str) -> list[dict[str, Any]]:

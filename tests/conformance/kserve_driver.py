@@ -4,7 +4,8 @@
 
 FOLDER/job.json: {"rest": "host:port", "grpc": "host:port"}; FOLDER/inputs.npz: the inputs of the model `types`, which
 answers NAME_out for each. All three clients of the SDK ask: InferenceRESTClient with protocol v1 and v2, and
-InferenceGRPCClient. What they say goes to FOLDER/results.json, the arrays to FOLDER/outputs.npz as FORM/NAME. Nothing of ours is imported.
+InferenceGRPCClient. What they say goes to FOLDER/results.json, the arrays to FOLDER/outputs.npz as FORM/NAME.
+Nothing of ours is imported.
 """
 
 import asyncio

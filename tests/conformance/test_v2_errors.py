@@ -311,8 +311,8 @@ PATHS = [
     ("GET", "/v2/logging", 501, "the logging extension is not supported"),
     ("GET", "/v2/trace/setting", 501, "the trace extension is not supported"),
     ("GET", "/v2/systemsharedmemory/region/none/status", 404, "Unable to find system shared memory region: 'none'"),
-    ("GET", "/v2/cudasharedmemory/status", 501, "the CUDA shared memory extension is not supported"),
-    ("POST", "/v2/cudasharedmemory/region/a/register", 501, "the CUDA shared memory extension is not supported"),
+    ("POST", "/v2/cudasharedmemory/region/a/register", 400, "region: 'a', GPUs not supported"),
+    ("GET", "/v2/cudasharedmemory/region/a/status", 404, "Unable to find cuda shared memory region: 'a'"),
 ]
 
 

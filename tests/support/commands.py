@@ -21,10 +21,9 @@ def program(name: str) -> str:
     return found
 
 
-def run(command: Sequence[str | Path], timeout_s: float = 60, stdin: bytes | None = None) -> bytes:
+def run(command: Sequence[str | Path], timeout_s: float = 60) -> bytes:
     """What it prints; fails with all that it printed when its exit code is not 0."""
-    source = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
-    done = subprocess.run(list(map(str, command)), capture_output=True, check=False, timeout=timeout_s, **source)  # type: ignore[call-overload]
-    assert done.returncode == 0, f"{command}\n{done.stdout!r}\n{done.stderr.decode(errors='replace')}"
-    printed: bytes = done.stdout
-    return printed
+    line = list(map(str, command))
+    done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=timeout_s)
+    assert done.returncode == 0, f"{line}\n{done.stdout!r}\n{done.stderr.decode(errors='replace')}"
+    return done.stdout

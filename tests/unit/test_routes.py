@@ -110,9 +110,6 @@ UNSUPPORTED = [
     ("POST", "/v2/logging", "logging"),
     ("GET", "/v2/trace/setting", "trace"),
     ("POST", "/v2/models/m/trace/setting", "trace"),
-    ("GET", "/v2/cudasharedmemory/status", "shared memory"),
-    ("POST", "/v2/cudasharedmemory/region/x/register", "shared memory"),
-    ("POST", "/v2/cudasharedmemory/unregister", "shared memory"),
 ]
 
 
