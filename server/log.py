@@ -20,7 +20,14 @@ import os
 import select
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+#: Bits of the word that says what is logged; a server's processes share one (Logger.follow). Debug lines are logged
+#: where the number above them, the verbosity, is not 0.
+ERROR_BIT, WARNING_BIT, INFO_BIT = 1, 2, 4
+_VERBOSITY_SHIFT = 8
+MAX_VERBOSITY = (1 << 24) - 1
+_BITS = {"debug": MAX_VERBOSITY << _VERBOSITY_SHIFT, "info": INFO_BIT, "warning": WARNING_BIT, "error": ERROR_BIT}
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 FORMATS = ("auto", "text", "json")
@@ -50,6 +57,21 @@ def rfc3339(wall_ns: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ns:09d}Z"
 
 
+def word_of(level: str) -> int:
+    """The word that logs this level and what is above it."""
+    word = sum(_BITS[name] for name, rank in LEVELS.items() if rank >= LEVELS[level] and name != "debug")
+    return with_verbosity(word, 1 if level == "debug" else 0)
+
+
+def verbosity(word: int) -> int:
+    """Triton's log_verbose_level: 0 for no debug lines."""
+    return word >> _VERBOSITY_SHIFT
+
+
+def with_verbosity(word: int, level: int) -> int:
+    return (word & ~_BITS["debug"]) | level << _VERBOSITY_SHIFT
+
+
 class Logger:
     """Writes lines to one file descriptor; see the module's text for what it promises."""
 
@@ -71,7 +93,8 @@ class Logger:
         self.role = _clip(role, MAX_NAME_CHARS)
         self.text = log_format == "text" or (log_format == "auto" and terminal)
         self.colour = terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-        self.threshold = LEVELS[level]
+        word = word_of(level)
+        self._word: Callable[[], int] = lambda: word
         self.dropped_count = 0
         self._unreported_count = 0
         self._given_fd = fd
@@ -87,9 +110,13 @@ class Logger:
             self._fd = self._given_fd
             self._poll.register(self._fd, select.POLLOUT)
 
+    def follow(self, word: Callable[[], int]) -> None:
+        """From now on `word` is asked before each line which levels are logged."""
+        self._word = word
+
     def enabled(self, level: str) -> bool:
         """Whether a line of this level would be written; for callers whose fields cost something."""
-        return LEVELS[level] >= self.threshold
+        return bool(self._word() & _BITS.get(level, ERROR_BIT))
 
     def debug(self, event: str, msg: str = "", /, **fields: object) -> None:
         self.log("debug", event, msg, fields)
@@ -104,10 +131,13 @@ class Logger:
         self.log("error", event, msg, fields)
 
     def log(self, level: str, event: str, msg: str, fields: Mapping[str, object]) -> None:
-        """One line, or a count in `dropped_count`; never raises."""
+        """One line if its level is logged, or a count in `dropped_count`; never raises."""
+        if self.enabled(level):
+            self.write(level, event, msg, fields)
+
+    def write(self, level: str, event: str, msg: str, fields: Mapping[str, object]) -> None:
+        """The same whatever is logged: a line that was asked for."""
         try:
-            if LEVELS.get(level, LEVELS["error"]) < self.threshold:
-                return
             reported_count = self._unreported_count
             try:
                 line = self._line(level, event, msg, fields, reported_count)

@@ -36,6 +36,14 @@ static inline void relaxed_add(uint64_t *word, uint64_t value) {
 }
 /* The same for several writers: instances of an executor. */
 static inline void shared_add(uint64_t *word, uint64_t value) { (void)__atomic_fetch_add(word, value, __ATOMIC_RELAXED); }
+static inline uint64_t shared_next(uint64_t *word) { return __atomic_fetch_add(word, 1, __ATOMIC_RELAXED); }
+/* Takes one of what is left, of several takers: 0 if nothing is; what is below 0 never ends. */
+static inline int shared_take(int64_t *left) {
+    int64_t now = __atomic_load_n(left, __ATOMIC_RELAXED);
+    while (now > 0 && !__atomic_compare_exchange_n(left, &now, now - 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+    return now != 0;
+}
 static inline uint32_t relaxed_load_half(const uint32_t *half) { return __atomic_load_n(half, __ATOMIC_RELAXED); }
 static inline void relaxed_store_half(uint32_t *half, uint32_t value) { __atomic_store_n(half, value, __ATOMIC_RELAXED); }
 

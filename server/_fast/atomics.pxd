@@ -1,6 +1,6 @@
 """C face of atomics.h: acquire loads, release stores and compare-and-swap on words in shared memory."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 
 cdef extern from "atomics.h" nogil:
@@ -17,6 +17,8 @@ cdef extern from "atomics.h" nogil:
     void relaxed_store(uint64_t* word, uint64_t value) noexcept
     void relaxed_add(uint64_t* word, uint64_t value) noexcept
     void shared_add(uint64_t* word, uint64_t value) noexcept
+    uint64_t shared_next(uint64_t* word) noexcept
+    int shared_take(int64_t* left) noexcept
     uint32_t relaxed_load_half(const uint32_t* half) noexcept
     void relaxed_store_half(uint32_t* half, uint32_t value) noexcept
     void full_fence(uint64_t* word) noexcept

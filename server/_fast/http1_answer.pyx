@@ -112,6 +112,9 @@ cdef class Http1Answer(Http1Output):
         except Exception:
             self.transport = None
 
+    cdef str protocol_of(self, InferCall call):
+        return "http"
+
     cdef int deliver(self, InferCall call) except -1:
         """A call is finished: formats its reply. The rows it is read from are freed when this returns."""
         cdef Frontend f = self.frontend

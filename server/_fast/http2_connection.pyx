@@ -225,6 +225,11 @@ cdef class Http2Connection(Http2Rest):
             self.drop_body(stream, used)
         return 0
 
+    cdef str protocol_of(self, InferCall call):
+        cdef H2Stream stream = self.streams.get(call.tag)
+        # A stream that its client has reset is not known any more.
+        return "" if stream is None else "http" if stream.route == ROUTE_REST else "grpc"
+
     cdef int deliver(self, InferCall call) except -1:
         """A call is finished: its reply goes into its stream, while its rows can still be read."""
         cdef H2Stream stream = self.streams.get(call.tag)

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from server._fast.infer_claim cimport Part
 from server._fast.infer_outputs cimport SegmentPool
 from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, SharedRef, Spec
-from server._fast.layout cimport Arena, ArenaView, StatsBlock
+from server._fast.layout cimport Arena, ArenaView, Control, StatsBlock, TraceCell
 
 cdef enum:
     INLINE_OUTPUTS = 8
@@ -22,6 +22,8 @@ cdef class Responder:
     cdef int deliver(self, InferCall call) except -1
     # deliver() raised: nothing more can be told to this client.
     cdef void broken(self) noexcept
+    # "http" or "grpc", for the trace of a call that it has just delivered.
+    cdef str protocol_of(self, InferCall call)
 
 
 cdef class InferCall:
@@ -69,6 +71,10 @@ cdef class LaneClient:
     cdef ReplyTensor* replies
     cdef SegmentPool segments
     cdef int64_t* row_dims         # shaped mode: room for what infer_claim compares
+    cdef uint64_t trace_rate       # one of so many requests is traced; 0: none
+    cdef TraceCell* trace_cell
+    cdef Control trace_control     # holds the cell's memory
+    cdef object trace_sink
 
     cdef bint is_accepting(self) noexcept
     cdef int submit(self, InferCall call, uint64_t now, InferError* err) except -2
@@ -78,6 +84,7 @@ cdef class LaneClient:
     cdef int collect(self) except -1
     cdef int collect_slab(self, uint32_t slab, uint64_t now) except -1
     cdef int finish(self, InferCall call, uint64_t now) except -1
+    cdef void trace(self, InferCall call, uint64_t run_start, uint64_t run_end) noexcept
     cdef int reply_tensors(self, InferCall call) noexcept nogil
     cdef void cancel(self, InferCall call) noexcept
     cdef void refused(self, int reason) noexcept

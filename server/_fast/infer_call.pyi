@@ -1,7 +1,9 @@
 """Inference calls of one worker."""
 
+from collections.abc import Callable
+
 from server._fast.infer_spec import Spec
-from server._fast.layout import Arena
+from server._fast.layout import Arena, Control
 
 class Turn:
     """Told at most once per loop turn that a lane has to be woken at its end."""
@@ -19,3 +21,14 @@ class LaneClient:
     spec: Spec
     pending_count: int
     def __init__(self, arena: Arena, spec: Spec, owner: int, instance_bells: list[int], turn: Turn) -> None: ...
+    def set_trace(
+        self,
+        rate: int,
+        cell: int,
+        control: Control | None,
+        sink: Callable[[bytes, str, int, tuple[int, int, int, int, int]], None] | None,
+    ) -> None:
+        """From now on one of `rate` requests is told to sink(id, protocol, code, times in ns), by the counts of a cell.
+
+        The times: received, published, run begun, run ended, reply written. Rate 0: none.
+        """

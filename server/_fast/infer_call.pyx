@@ -13,7 +13,16 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from server._fast.atomics cimport half_load, relaxed_add, relaxed_load, relaxed_load_half, relaxed_store, word_load
+from server._fast.atomics cimport (
+    half_load,
+    relaxed_add,
+    relaxed_load,
+    relaxed_load_half,
+    relaxed_store,
+    shared_next,
+    shared_take,
+    word_load,
+)
 from server._fast.clock cimport now_ns, wall_ms
 from server._fast.infer_claim cimport Part, PartList, infer_claim, infer_fill
 from server._fast.infer_outputs cimport infer_failure, infer_outputs, infer_outputs_check
@@ -39,7 +48,9 @@ from server._fast.layout cimport (
     MODE_SHAPED,
     MODEL_READY,
     MODEL_RESTARTING,
+    TRACE_CELLS,
     Arena,
+    Control,
     SlabHeader,
 )
 from server._fast.slab_ring cimport (
@@ -74,6 +85,9 @@ cdef class Responder:
 
     cdef void broken(self) noexcept:
         pass
+
+    cdef str protocol_of(self, InferCall call):
+        return ""
 
 
 cdef class Turn:
@@ -389,6 +403,8 @@ cdef class LaneClient:
         # A row answered alone, before its slab is done, has no end of its own.
         if call.error == NULL and run_start <= run_end <= now:
             relaxed_add(&self.stats.reply_ns, now - run_end)
+        if self.trace_rate:
+            self.trace(call, run_start, run_end)
         for i in range(call.part_count):
             ring_release(self.v, self.owner, &call.parts[i].claim)
             if self.v.mode == MODE_SHAPED and relaxed_load_half(&self.v.slabs[call.parts[i].claim.slab].crowded):
@@ -397,6 +413,34 @@ cdef class LaneClient:
                 ring_recycle(self.v, call.parts[i].claim.slab)
         call.responder = None
         return 0
+
+    def set_trace(self, uint64_t rate, int cell, Control control, object sink):
+        """From now on one of `rate` requests is told to sink(id, protocol, code, times in ns), by the counts of a cell.
+
+        The times: received, published, run begun, run ended, reply written. Rate 0: none.
+        """
+        if control is not None:
+            if not 0 <= cell < TRACE_CELLS:
+                raise IndexError(f"trace cell {cell}: expected 0..{TRACE_CELLS - 1}")
+            self.trace_cell = &control.header.trace[cell]
+        elif rate:
+            raise ValueError("tracing needs the control segment")
+        self.trace_control = control
+        self.trace_sink = sink
+        self.trace_rate = rate
+
+    cdef void trace(self, InferCall call, uint64_t run_start, uint64_t run_end) noexcept:
+        """Tells of a finished call if its turn has come. What a worker takes from a count is gone if it dies then."""
+        if shared_next(&self.trace_cell.seen_count) % self.trace_rate:
+            return
+        if not shared_take(&self.trace_cell.left_count):
+            return
+        self.trace_sink(
+            call.request.id.p[:call.request.id.n] if call.request.has_id else b"",
+            call.responder.protocol_of(call),
+            0 if call.error == NULL else call.error.code,
+            (call.received_ns, call.published_ns, run_start, run_end, now_ns()),
+        )
 
     cdef int reply_tensors(self, InferCall call) noexcept nogil:
         """Fills self.replies with the outputs that the call asked for, as they lie in the slabs: 0, or -1 no memory."""

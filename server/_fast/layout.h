@@ -29,6 +29,7 @@
 #define FAILURE_TEXT_BYTES 250
 #define REASON_TEXT_BYTES 240
 #define QUARANTINE_ENTRIES 64
+#define TRACE_CELLS 64
 
 /* Histogram buckets: upper bound of bucket k is 2^(k/8) microseconds, k = 0..215; the last one counts what is above. */
 #define HISTOGRAM_BUCKETS 217
@@ -177,6 +178,12 @@ typedef struct {
     uint64_t until_ns;
 } QuarantineEntry;
 
+/* The requests of one trace setting, over all workers. The supervisor fills it before it tells the workers. */
+typedef struct {
+    uint64_t seen_count; /* workers: requests since then */
+    int64_t left_count;  /* workers: traces that may still be written; below 0 for any number */
+} TraceCell;
+
 typedef struct {
     uint64_t magic;
     uint32_t version;
@@ -187,7 +194,9 @@ typedef struct {
     uint32_t stopping; /* supervisor: finish what is in flight and exit */
     uint32_t worker_restarts;
     uint32_t executor_restarts;
-    uint8_t pad[208];
+    uint32_t log_word; /* supervisor: which levels are logged, see server/log.py */
+    uint8_t pad[204];
+    TraceCell trace[TRACE_CELLS]; /* 0: the settings of the server; others: of a model */
 } ControlHeader;
 
 typedef struct {
@@ -219,7 +228,7 @@ LAYOUT_ASSERT(row_failure, sizeof(RowFailure) == 256);
 LAYOUT_ASSERT(tensor_shape, sizeof(TensorShape) == 88);
 LAYOUT_ASSERT(histogram, sizeof(Histogram) % 64 == 0);
 LAYOUT_ASSERT(stats_block, sizeof(StatsBlock) % 64 == 0);
-LAYOUT_ASSERT(control_header, sizeof(ControlHeader) == 256);
+LAYOUT_ASSERT(control_header, sizeof(ControlHeader) == 256 + TRACE_CELLS * 16 && offsetof(ControlHeader, trace) == 256);
 LAYOUT_ASSERT(worker_page, sizeof(WorkerPage) == 128);
 
 #endif

@@ -17,6 +17,7 @@ cdef extern from "layout.h" nogil:
         FAILURE_TEXT_BYTES
         REASON_TEXT_BYTES
         QUARANTINE_ENTRIES
+        TRACE_CELLS
         HISTOGRAM_BUCKETS
         BATCH_EXACT
         BATCH_BUCKETS
@@ -133,6 +134,10 @@ cdef extern from "layout.h" nogil:
         uint64_t digest
         uint64_t until_ns
 
+    ctypedef struct TraceCell:
+        uint64_t seen_count
+        int64_t left_count
+
     ctypedef struct ControlHeader:
         uint64_t magic
         uint32_t version
@@ -143,6 +148,8 @@ cdef extern from "layout.h" nogil:
         uint32_t stopping
         uint32_t worker_restarts
         uint32_t executor_restarts
+        uint32_t log_word
+        TraceCell* trace
 
     ctypedef struct WorkerPage:
         uint32_t bell_pending

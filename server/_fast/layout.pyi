@@ -129,6 +129,8 @@ class Control(Segment):
     stopping: int
     #: (workers, executors) started again after a death
     restarts: tuple[int, int]
+    #: which levels are logged: by the supervisor, see server.log
+    log_word: int
 
     @staticmethod
     def create(worker_count: int, started_ns: int) -> Control:
@@ -136,6 +138,12 @@ class Control(Segment):
 
     def count_restart(self, worker: bool) -> None: ...
     def page(self, worker: int) -> WorkerState: ...
+    def set_trace(self, cell: int, left_count: int) -> None:
+        """Counts a trace setting from the start: the next request is traced, and at most so many; below 0: no limit."""
+
+    def trace_left(self, cell: int) -> int:
+        """How many traces may still be written; -1: any number."""
+
     def clear_bell(self, worker: int) -> None:
         """Forgets a wake-up that died with its sender or its receiver."""
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 
 from cpython.buffer cimport PyBuffer_FillInfo
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 
@@ -406,6 +406,27 @@ cdef class Control(Segment):
             self.header.worker_restarts += 1
         else:
             self.header.executor_restarts += 1
+
+    @property
+    def log_word(self):
+        return relaxed_load_half(&self.header.log_word)
+
+    @log_word.setter
+    def log_word(self, uint32_t value):
+        relaxed_store_half(&self.header.log_word, value)
+
+    def set_trace(self, int cell, int64_t left_count):
+        """Counts a trace setting from the start: the next request is traced, and at most so many; below 0: no limit."""
+        if not 0 <= cell < TRACE_CELLS:
+            raise IndexError(f"trace cell {cell}: expected 0..{TRACE_CELLS - 1}")
+        relaxed_store(&self.header.trace[cell].seen_count, 0)
+        relaxed_store(<uint64_t*>&self.header.trace[cell].left_count, <uint64_t>left_count)
+
+    def trace_left(self, int cell):
+        """How many traces may still be written; -1: any number."""
+        if not 0 <= cell < TRACE_CELLS:
+            raise IndexError(f"trace cell {cell}: expected 0..{TRACE_CELLS - 1}")
+        return max(<int64_t>relaxed_load(<uint64_t*>&self.header.trace[cell].left_count), -1)
 
     def page(self, int worker):
         """What a worker says of itself, as a dict of numbers."""

@@ -14,7 +14,6 @@ METRICS_PORT = "metrics"
 
 GET = ("GET", "HEAD")
 POST = ("POST",)
-GET_POST = ("GET", "HEAD", "POST")
 
 #: As Triton and as TensorFlow Serving call it.
 METRICS_PATHS = ("/metrics", "/monitoring/prometheus/metrics")
@@ -26,8 +25,6 @@ NOT_SUPPORTED = "not_supported"
 
 _GENERATE = "the generate extension is not supported; use POST /v2/models/MODEL/infer"
 _REPOSITORY_NAME = "'repository_name' specification is not supported"
-_LOGGING = "the logging extension is not supported; use the option --log-format when starting the server"
-_TRACE = "the trace extension is not supported"
 
 
 class Route(NamedTuple):
@@ -81,9 +78,13 @@ ROUTES: tuple[Route, ...] = (
     *_with_versions(POST, "/infer", "infer"),
     *_with_versions(POST, "/generate", NOT_SUPPORTED, _GENERATE),
     *_with_versions(POST, "/generate_stream", NOT_SUPPORTED, _GENERATE),
-    *_with_versions(GET_POST, "/trace/setting", NOT_SUPPORTED, _TRACE),
-    *_unsupported(GET_POST, "/v2/trace/setting", text=_TRACE),
-    *_unsupported(GET_POST, "/v2/logging", text=_LOGGING),
+    *_with_versions(GET, "/trace/setting", "trace_setting"),
+    *_with_versions(POST, "/trace/setting", "set_trace"),
+    Route(HTTP_PORT, GET, "/v2/trace/setting", "trace_setting"),
+    Route(HTTP_PORT, POST, "/v2/trace/setting", "set_trace"),
+    Route(HTTP_PORT, GET, "/v2/logging", "log_settings"),
+    Route(HTTP_PORT, POST, "/v2/logging", "set_log"),
+    Route(HTTP_PORT, GET, "/openapi.json", "openapi"),
     Route(HTTP_PORT, POST, "/v2/repository/index", "repository_index"),
     Route(HTTP_PORT, POST, "/v2/repository/models/{model}/load", "repository_load"),
     Route(HTTP_PORT, POST, "/v2/repository/models/{model}/unload", "repository_unload"),

@@ -19,12 +19,30 @@ class TensorInfo(NamedTuple):
     shape: Sequence[int]
 
 
+SYSTEM_SHARED_MEMORY = "system_shared_memory"
+
+
+def extensions(*, has_client_shm: bool = False) -> tuple[str, ...]:
+    """Names of the extensions that work, Triton's and in its order. has_client_shm: clients may register memory."""
+    return (
+        "classification",
+        "model_repository",
+        "model_configuration",
+        *((SYSTEM_SHARED_MEMORY,) if has_client_shm else ()),
+        "binary_tensor_data",
+        "parameters",
+        "statistics",
+        "trace",
+        "logging",
+    )
+
+
 class ServerInfo(NamedTuple):
     """How the server presents itself; `extensions` as in Triton's metadata, only those that work."""
 
     name: str = "headrace"
     version: str = ""
-    extensions: tuple[str, ...] = ("model_repository", "model_configuration", "binary_tensor_data", "statistics")
+    extensions: tuple[str, ...] = extensions()
 
 
 def _always_ready() -> str:

@@ -27,6 +27,7 @@ from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, Answer, Lifecycle,
 from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
 from server.supervisor.regions import Regions
+from server.supervisor.settings import Settings
 from server.supervisor.workers import Workers
 
 EXIT_OK = 0
@@ -117,6 +118,7 @@ class Supervisor:
         self.executors = Executors(self.loop, self.control, self)
         self.models = Lifecycle(config, repository, found, self.workers, self.executors)
         self.regions = Regions(self.workers, allowed=config.allow_client_shm)
+        self.settings = Settings(self.workers, self.control, config.log_level)
         self.announced = False
         self.stage = "serving"
         self.exit_status = EXIT_OK
@@ -187,6 +189,7 @@ class Supervisor:
                 others=self.models.others(),
                 labels=self.models.labels(),
                 regions=[(region.document(), region.fd) for region in self.regions.all()],
+                tracing=self.settings.trace_document(),
                 channel=channel,
                 listeners={name: listeners[index] for name, listeners in self.listeners.items()},
                 bell=self.worker_bells[index],
@@ -296,6 +299,8 @@ class Supervisor:
 
             if subject == "region":
                 self.regions.ask(call, document, done)
+            elif subject == "setting":
+                self.settings.ask(call, document, done)
             else:
                 self.models.ask(call, document, done)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from server import errors, log
-from server.protocol import messages
+from server.protocol import messages, settings_messages
 from server.worker.handlers import Handlers, Response
 from server.worker.memory_handlers import cuda_status, refuse_cuda
 from server.worker.repository_handlers import Ended
@@ -92,6 +92,12 @@ class GrpcHandlers:
                     *self.tfs.changes.items(),
                 )
             },
+            "/inference.GRPCInferenceService/LogSettings": functools.partial(
+                _Change, "/inference.GRPCInferenceService/LogSettings", self._set_log, reply=self._log_settings
+            ),
+            "/inference.GRPCInferenceService/TraceSetting": functools.partial(
+                _Change, "/inference.GRPCInferenceService/TraceSetting", self._set_trace, reply=self._trace_setting
+            ),
             "/grpc.health.v1.Health/Watch": self._watch,
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": lambda replies: _Reflection("v1", replies),
             "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": lambda replies: _Reflection(
@@ -209,6 +215,18 @@ class GrpcHandlers:
     def _unregister(self, request: Any, ended: Ended) -> None:
         self._handlers.memory.unregister(request.name, ended)
 
+    def _set_log(self, request: Any, ended: Ended) -> None:
+        self._handlers.settings.set_log(settings_messages.log_changes(request), ended)
+
+    def _log_settings(self, request: Any, reply: Any) -> Any:
+        return settings_messages.log_reply(self._handlers.settings.log(), reply)
+
+    def _set_trace(self, request: Any, ended: Ended) -> None:
+        self._handlers.settings.set_trace(request.model_name, settings_messages.trace_changes(request), ended)
+
+    def _trace_setting(self, request: Any, reply: Any) -> Any:
+        return settings_messages.trace_reply(self._handlers.settings.trace(request.model_name), reply)
+
     def _health_check(self, request: Any, reply: Any) -> Any:
         serving = self._is_serving(_model_of(request.service))
         if serving is None:
@@ -234,26 +252,40 @@ class _Refused(Exception):
 
 
 class _Change:
-    """A call that changes something for all workers. A client that goes away changes nothing about what it began."""
+    """A call that changes something for all workers. A client that goes away changes nothing about what it began.
 
-    def __init__(self, path: str, begin: Callable[[Any, Ended], None], replies: Replies) -> None:
+    `reply(request, class of the reply)` says what follows when it is done; else it is an empty message.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        begin: Callable[[Any, Ended], None],
+        replies: Replies,
+        reply: Callable[[Any, Any], Any] | None = None,
+    ) -> None:
         method = messages.method(path)
         assert method is not None
         self._method = method
         self._begin = begin
         self._replies = replies
+        self._reply = reply
         self._has_message = False
 
     def message(self, data: bytes) -> None:
         request = self._method.request.FromString(data)
         self._has_message = True
-        self._begin(request, self._ended)
+        try:
+            self._begin(request, functools.partial(self._ended, request))
+        except errors.HeadraceError as error:
+            self._ended(request, error)
 
-    def _ended(self, error: errors.HeadraceError | None) -> None:
+    def _ended(self, request: Any, error: errors.HeadraceError | None) -> None:
         if error is not None:
             self._replies.finish(errors.outcome(error).grpc_status, error.text)
             return
-        self._replies.send(self._method.reply().SerializeToString())
+        reply = self._reply(request, self._method.reply) if self._reply else self._method.reply()
+        self._replies.send(reply.SerializeToString())
         self._replies.finish()
 
     def half_closed(self) -> None:

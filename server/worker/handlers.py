@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 from server import errors, log
 from server.observe import metrics, statistics
 from server.observe.snapshot import Snapshot
-from server.protocol import routes, tfs, tfs_control, tfs_routes, v2
+from server.protocol import openapi, routes, tfs, tfs_control, tfs_routes, v2
 from server.protocol.served import READY, UNAVAILABLE, Catalog, ServedModel, ServerInfo
 from server.worker.memory_handlers import MemoryHandlers, cuda_status, no_regions, refuse_cuda
 from server.worker.repository_handlers import Ask, Ended, RepositoryHandlers, document_of, parameters_of
+from server.worker.settings_handlers import SettingsHandlers, no_traces
 
 JSON = "application/json"
 
@@ -51,6 +52,8 @@ class Handlers:
         ask: Ask | None = None,
         regions: Callable[[str], list[dict[str, Any]]] = no_regions,
         *,
+        log_word: Callable[[], int] = lambda: log.word_of("info"),
+        traces: Callable[[str], dict[str, Any]] = no_traces,
         retry_after_s: int = 1,
         has_metrics: bool = False,
         kserve_v1_status: bool = True,
@@ -65,6 +68,7 @@ class Handlers:
         self._retry_after_s = retry_after_s
         self.repository = RepositoryHandlers(catalog.repository, self.ask)
         self.memory = MemoryHandlers(regions, self.ask)
+        self.settings = SettingsHandlers(catalog, log_word, traces, self.ask)
         self._has_metrics = has_metrics
         self._kserve_v1_status = kserve_v1_status
         #: What answers gRPC's control calls; set by the process, which has more to tell them.
@@ -92,6 +96,11 @@ class Handlers:
             ),
             "cuda_memory_register": lambda match, headers, body: refuse_cuda(match.region),
             "cuda_memory_unregister": lambda match, headers, body: Response(200, b""),
+            "log_settings": self._log_settings,
+            "set_log": self._set_log,
+            "trace_setting": self._trace_setting,
+            "set_trace": self._set_trace,
+            "openapi": self._openapi,
             routes.NOT_SUPPORTED: self._not_supported,
             routes.NOT_FOUND: self._not_found,
             routes.METHOD_NOT_ALLOWED: self._method_not_allowed,
@@ -241,11 +250,36 @@ class Handlers:
     def _memory_unregister(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Pending:
         return self._later(functools.partial(self.memory.unregister, match.region))
 
-    def _later(self, change: Callable[[Ended], None]) -> Pending:
-        """200 with an empty body when the change is done, or its error."""
+    def _log_settings(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
+        return Response(200, v2.dumps(self.settings.log()))
+
+    def _set_log(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Pending:
+        wanted = document_of(body)
+        return self._later(functools.partial(self.settings.set_log, wanted), lambda: v2.dumps(self.settings.log()))
+
+    def _trace_setting(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
+        return Response(200, v2.dumps(self.settings.trace(match.model)))
+
+    def _set_trace(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Pending:
+        return self._later(
+            functools.partial(self.settings.set_trace, match.model, document_of(body)),
+            lambda: v2.dumps(self.settings.trace(match.model)),
+        )
+
+    def _openapi(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
+        return Response(200, v2.dumps(openapi.document(self._info, self._catalog.models())))
+
+    def _later(self, change: Callable[[Ended], None], content: Callable[[], bytes] = bytes) -> Pending:
+        """200 with `content` (none: an empty body) when the change is done, or its error."""
+
+        def ended(answer: Callable[[Response], None], error: errors.HeadraceError | None) -> None:
+            answer(Response(200, content()) if error is None else self.error(error))
 
         def begin(answer: Callable[[Response], None]) -> None:
-            change(lambda error: answer(Response(200, b"") if error is None else self.error(error)))
+            try:
+                change(functools.partial(ended, answer))
+            except errors.HeadraceError as error:
+                answer(self.error(error))
 
         return Pending(begin)
 

@@ -10,6 +10,7 @@ from server._fast.layout import Arena
 from server.channel import Channel, ChannelClosed, Document
 from server.worker.models import Models
 from server.worker.regions import Regions
+from server.worker.tracing import Tracing
 
 #: How soon a message is tried again that the supervisor did not take.
 FLUSH_AGAIN_S = 0.01
@@ -18,17 +19,25 @@ FLUSH_AGAIN_S = 0.01
 class Link:
     """One event loop thread. Messages are acted on in their order, each acknowledged when it is done."""
 
-    def __init__(self, channel: Channel, models: Models, regions: Regions, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        models: Models,
+        regions: Regions,
+        tracing: Tracing,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._channel = channel
         self._models = models
         self._regions = regions
+        self._tracing = tracing
         self._loop = loop
         self._asked = 0
         self._waiting: dict[int, Callable[[int, str], None]] = {}
         loop.add_reader(channel.fileno(), self._on_readable)
 
     def ask(self, call: str, arguments: Document, done: Callable[[int, str], None]) -> None:
-        """Asks for "model load" (unload, reload, configure) or "region register" (unregister).
+        """Asks for "model load" (unload, reload, configure), "region register" (unregister), "setting log" (trace).
 
         done(InferErrorCode or 0, text) follows when every worker acts accordingly.
         """
@@ -62,6 +71,7 @@ class Link:
         if kind == "lane":
             arena, *bells = descriptors
             self._models.add(document, Arena(arena), bells)
+            self._tracing.apply()
         elif kind == "retire":
             self._models.retire(document["lane"])
         elif kind == "others":
@@ -71,6 +81,8 @@ class Link:
             self._regions.add(document, descriptors[0])
         elif kind == "no region":
             self._regions.remove(document["name"])
+        elif kind == "trace":
+            self._tracing.set(document)
         elif kind == "answer":
             done = self._waiting.pop(document["ask"])
             done(document["code"], document["text"])

@@ -23,13 +23,14 @@ from server.channel import Channel, Document
 from server.config import ServeConfig
 from server.observe import procfs, snapshot
 from server.option_values import SAME
-from server.protocol.served import READY, UNAVAILABLE, ServerInfo
+from server.protocol.served import READY, UNAVAILABLE, ServerInfo, extensions
 from server.worker.grpc_handlers import GrpcHandlers
 from server.worker.handlers import Handlers
 from server.worker.link import Link
 from server.worker.listening import RESERVED_COUNT, Listening, connection_limit
 from server.worker.models import Models
 from server.worker.regions import Regions
+from server.worker.tracing import Lane, Tracing
 
 #: Partial requests of all connections of a worker together.
 MAX_HELD_BYTES = 1 << 30
@@ -54,6 +55,8 @@ class WorkerPlan(NamedTuple):
     labels: Sequence[Sequence[str]]
     #: Clients' shared memory: name, key, offset, byte_size; and its descriptor.
     regions: Sequence[tuple[Document, int]]
+    #: Trace settings, as Tracing.set takes them.
+    tracing: Document
     channel: Channel
     #: By what they are for, as supervisor.listeners has them.
     listeners: Mapping[str, socket.socket]
@@ -113,14 +116,18 @@ class Worker:
         self._regions = Regions(self._frontend)
         for document, fd in plan.regions:
             self._regions.add(document, fd)
-        self._link = Link(plan.channel, self._models, self._regions, loop)
+        self._tracing = Tracing(plan.control, self._traced_lanes)
+        self._tracing.set(plan.tracing)
+        self._link = Link(plan.channel, self._models, self._regions, self._tracing, loop)
         self._handlers = Handlers(
             self._models,
-            ServerInfo(config.server_name, __version__),
+            ServerInfo(config.server_name, __version__, extensions(has_client_shm=config.allow_client_shm)),
             self.snapshot,
             self.readiness,
             self._link.ask,
             self._regions.status,
+            log_word=lambda: plan.control.log_word,
+            traces=self._tracing.document,
             has_metrics=config.metrics_port == SAME,
             kserve_v1_status=config.kserve_v1_status,
         )
@@ -143,6 +150,9 @@ class Worker:
             self._listening.append(listening)
         loop.call_later(TICK_S, self._tick)
 
+    def _traced_lanes(self) -> list[Lane]:
+        return [Lane(lane.client, lane.model.name, lane.model.version) for lane in self._models.lanes.values()]
+
     def _on_drained(self, client: LaneClient) -> None:
         self._link.drained(self._models.drained(client))
 
@@ -162,6 +172,7 @@ class Worker:
     def _stop(self) -> None:
         """Takes what has reached this host by now, accepts nothing more, and ends when all of it is answered."""
         self._is_stopping = True
+        self._tracing.flush()
         for listening in self._listening:
             listening.close()
         self._settle(SETTLE_TURNS)
