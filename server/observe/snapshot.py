@@ -109,6 +109,7 @@ def from_counters(model: str, version: str, counters: Mapping[str, Any]) -> Bloc
         version=version,
         success_count=counters["success_count"],
         failure_counts=counters["failure_counts"],
+        failure_ns=counters["failure_ns"],
         request=Histogram(counters["request_sum_ns"], counters["request_counts"]),
         queue=Histogram(counters["queue_sum_ns"], counters["queue_counts"]),
         execute=Histogram(counters["execute_sum_ns"], counters["execute_counts"]),

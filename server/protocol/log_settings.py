@@ -40,6 +40,9 @@ def changes(wanted: Mapping[str, object]) -> dict[str, Any]:
             if value != kept:
                 raise errors.InvalidArgumentError(f"'{name}' stays '{kept}': {text}")
         elif name == _VERBOSE:
+            if isinstance(value, float) and value.is_integer():
+                # JSON knows one kind of number.
+                value = int(value)
             if type(value) is not int or not 0 <= value <= log.MAX_VERBOSITY:
                 raise errors.InvalidArgumentError(
                     f"'{name}': expected a whole number of 0 to {log.MAX_VERBOSITY}, 0 for no debug lines"

@@ -20,6 +20,7 @@ BINARY = "application/octet-stream"
 _UNKNOWN_MODEL = {"404": "No such model or version."}
 _NOT_READY = {"503": "Not ready; Retry-After says when to try again, where that helps."}
 _BODY = {"400": "The body does not fit.", "413": "The body is over the limit.", "415": "Unknown media type or coding."}
+_TFS_PATH = {"400": "A path that is not of this API.", **_UNKNOWN_MODEL}
 _CHANGE = {"500": "The change failed.", "501": "The server is started without this.", **_NOT_READY, **_BODY}
 _INFER = {
     "500": "The model failed on this request.",
@@ -72,21 +73,21 @@ _OPERATIONS = {
     "repository_unload": Operation("repository", "Unload", None, {**_UNKNOWN_MODEL, **_CHANGE}, _ref("Parameters")),
     "memory_status": Operation("shared memory", "Registered regions", _ref("Regions"), {"404": "No such region."}),
     "memory_register": Operation("shared memory", "Register a region", None, _CHANGE, _ref("Region")),
-    "memory_unregister": Operation("shared memory", "Unregister regions", None, _CHANGE, {"type": "object"}),
+    "memory_unregister": Operation("shared memory", "Unregister regions", None, _CHANGE),
     "openapi": Operation("health", "This document", {"type": "object"}),
 }
 #: TensorFlow Serving and KServe V1; their paths are a grammar, not rows of the route table.
 _TFS = {
     "/v1/models": Operation("tensorflow serving", "All models", _ref("ModelList")),
-    "/v1/models/{model}": Operation("tensorflow serving", "States", _ref("Status"), _UNKNOWN_MODEL),
+    "/v1/models/{model}": Operation("tensorflow serving", "States", _ref("Status"), _TFS_PATH),
     "/v1/models/{model}/versions/{version}": Operation(
-        "tensorflow serving", "State of a version", _ref("Status"), _UNKNOWN_MODEL
+        "tensorflow serving", "State of a version", _ref("Status"), _TFS_PATH
     ),
     "/v1/models/{model}/metadata": Operation(
-        "tensorflow serving", "Signature", _ref("Metadata"), {**_UNKNOWN_MODEL, **_NOT_READY}
+        "tensorflow serving", "Signature", _ref("Metadata"), {**_TFS_PATH, **_NOT_READY}
     ),
     "/v1/models/{model}/versions/{version}/metadata": Operation(
-        "tensorflow serving", "Signature of a version", _ref("Metadata"), {**_UNKNOWN_MODEL, **_NOT_READY}
+        "tensorflow serving", "Signature of a version", _ref("Metadata"), {**_TFS_PATH, **_NOT_READY}
     ),
 }
 
@@ -141,7 +142,7 @@ def _path_parameters(models: Sequence[ServedModel]) -> Schema:
     rows = (
         ("model", {"type": "string", "minLength": 1, **({"examples": names} if names else {})}),
         ("version", {"type": "string", "pattern": "^[0-9]+$", **({"examples": versions} if versions else {})}),
-        ("region", {"type": "string", "minLength": 1, "maxLength": 255}),
+        ("region", {"type": "string", "minLength": 1}),
     )
     return {f"{{{name}}}": {"name": name, "in": "path", "required": True, "schema": schema} for name, schema in rows}
 
@@ -172,6 +173,9 @@ def _described(operation: Operation) -> dict[str, Any]:
 def _infer(model: ServedModel) -> dict[str, Any]:
     name = schemas.model_key(model)
     length = {"type": "integer", "minimum": 0}
+    content = _content(_ref(f"{name}.request"), JSON, BINARY)
+    if (example := schemas.example(model)) is not None:
+        content[JSON]["example"] = example
     return {
         "tags": ["inference"],
         "summary": f"Infer with {model.name}",
@@ -183,7 +187,7 @@ def _infer(model: ServedModel) -> dict[str, Any]:
                 "schema": length,
             }
         ],
-        "requestBody": {"required": True, "content": _content(_ref(f"{name}.request"), JSON, BINARY)},
+        "requestBody": {"required": True, "content": content},
         "responses": {
             "200": {
                 "description": "The outputs.",

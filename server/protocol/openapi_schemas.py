@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from server.protocol.served import STATES, ServedModel, TensorInfo
 from server.protocol.trace_settings import OFF, TIMESTAMPS
 
 Schema = dict[str, Any]
+
+#: Of an input in an example.
+MAX_EXAMPLE_ELEMENTS = 1024
 
 _TEXT: Schema = {"type": "string"}
 _YES_NO: Schema = {"type": "boolean"}
@@ -65,7 +69,7 @@ _STATISTICS = {
     "batch_stats": _list(_object(_BATCH)),
     "memory_usage": _list({"type": "object"}),
 }
-_REGION = {"key": _TEXT, "offset": _COUNT, "byte_size": _COUNT}
+_REGION = {"key": {"type": "string", "pattern": "^/?[^/]{1,254}$"}, "offset": _COUNT, "byte_size": _COUNT}
 _VERSION_STATUS = _object({"version": _TEXT, "state": _TEXT, "status": {"type": "object"}})
 
 #: What every server's document has.
@@ -119,7 +123,7 @@ COMMON: dict[str, Schema] = {
     "Status": _optional({"model_version_status": _list(_VERSION_STATUS)}),
     "Metadata": _object({"model_spec": {"type": "object"}, "metadata": {"type": "object"}}),
     "Predict": {
-        **_optional({"signature_name": _TEXT, "instances": {"type": "array"}, "inputs": {}}),
+        **_optional({"signature_name": _TEXT, "instances": {"type": "array"}, "inputs": {"not": {"type": "null"}}}),
         "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
     },
     "Prediction": _optional({"predictions": {"type": "array"}, "outputs": {}}),
@@ -187,18 +191,18 @@ def of_model(model: ServedModel) -> dict[str, Schema]:
 
 def _input(tensor: TensorInfo) -> Schema:
     """With `data`, or with parameters that say where the data lies."""
-    return _object(
-        {
-            "name": {"const": tensor.name},
-            "datatype": {"const": tensor.datatype},
-            "shape": _dims(tensor),
-            "parameters": {"type": "object"},
-            "data": {"type": "array", "items": {"anyOf": [_element(tensor.datatype), {"type": "array"}]}},
-        },
-        "name",
-        "datatype",
-        "shape",
-    )
+    data = {"type": "array", "items": {"anyOf": [_element(tensor.datatype), {"type": "array"}]}}
+    common = {"name": {"const": tensor.name}, "datatype": {"const": tensor.datatype}, "shape": _dims(tensor)}
+    elsewhere = [
+        _object({"binary_data_size": _COUNT}),
+        _object({"shared_memory_region": _TEXT, "shared_memory_byte_size": _COUNT}),
+    ]
+    return {
+        "anyOf": [
+            _object({**common, "data": data}),
+            _object({**common, "parameters": {"anyOf": elsewhere}}),
+        ]
+    }
 
 
 def _output(tensor: TensorInfo) -> Schema:
@@ -214,3 +218,17 @@ def _output(tensor: TensorInfo) -> Schema:
         "datatype",
         "shape",
     )
+
+
+def example(model: ServedModel) -> Schema | None:
+    """A request of zeros, free axes being 1; None for a model whose inputs are too large to show."""
+    inputs = []
+    for tensor in model.inputs:
+        shape = [max(length, 1) if length else 0 for length in tensor.shape]
+        if math.prod(shape) > MAX_EXAMPLE_ELEMENTS:
+            return None
+        zero: object = {"BOOL": False, "BYTES": ""}.get(tensor.datatype, 0)
+        inputs.append(
+            {"name": tensor.name, "datatype": tensor.datatype, "shape": shape, "data": [zero] * math.prod(shape)}
+        )
+    return {"inputs": inputs}

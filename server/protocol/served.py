@@ -22,7 +22,7 @@ class TensorInfo(NamedTuple):
 SYSTEM_SHARED_MEMORY = "system_shared_memory"
 
 
-def extensions(*, has_client_shm: bool = False) -> tuple[str, ...]:
+def extension_names(*, has_client_shm: bool = False) -> tuple[str, ...]:
     """Names of the extensions that work, Triton's and in its order. has_client_shm: clients may register memory."""
     return (
         "classification",
@@ -42,7 +42,7 @@ class ServerInfo(NamedTuple):
 
     name: str = "headrace"
     version: str = ""
-    extensions: tuple[str, ...] = extensions()
+    extensions: tuple[str, ...] = extension_names()
 
 
 def _always_ready() -> str:

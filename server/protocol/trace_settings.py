@@ -83,6 +83,9 @@ def _number(name: str, value: object) -> int:
     least = _NUMBERS[name]
     if isinstance(value, str) and len(value) <= 10 and value.isascii() and value.removeprefix("-").isdigit():
         value = int(value)
+    elif isinstance(value, float) and value.is_integer():
+        # JSON knows one kind of number.
+        value = int(value)
     if type(value) is not int or not least <= value <= MAX_COUNT:
         raise errors.InvalidArgumentError(
             f"unable to parse '{name}': expected a whole number of {least} to {MAX_COUNT}, in quotes or not"

@@ -23,7 +23,7 @@ from server.channel import Channel, Document
 from server.config import ServeConfig
 from server.observe import procfs, snapshot
 from server.option_values import SAME
-from server.protocol.served import READY, UNAVAILABLE, ServerInfo, extensions
+from server.protocol.served import READY, UNAVAILABLE, ServerInfo, extension_names
 from server.worker.grpc_handlers import GrpcHandlers
 from server.worker.handlers import Handlers
 from server.worker.link import Link
@@ -121,7 +121,7 @@ class Worker:
         self._link = Link(plan.channel, self._models, self._regions, self._tracing, loop)
         self._handlers = Handlers(
             self._models,
-            ServerInfo(config.server_name, __version__, extensions(has_client_shm=config.allow_client_shm)),
+            ServerInfo(config.server_name, __version__, extension_names(has_client_shm=config.allow_client_shm)),
             self.snapshot,
             self.readiness,
             self._link.ask,

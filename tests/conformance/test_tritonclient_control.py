@@ -119,13 +119,30 @@ def test_errors_as_the_client_shows_them(server: Server) -> None:
             assert reply.error is not None and reply.error.startswith(text), reply.error
 
 
+def test_settings_that_a_client_changes_and_sends_back(server: Server) -> None:
+    job = Job()
+    job.call("get_log_settings")
+    job.call("update_log_settings", settings={"log_verbose_level": 1, "log_warning": False})
+    job.call("update_log_settings", settings={"log_verbose_level": 0, "log_warning": True, "log_file": ""})
+    job.call("update_log_settings", settings={"log_file": "/tmp/log"})
+    job.call("get_trace_settings")
+    job.call("update_trace_settings", model_name="digits", settings={"trace_rate": "7", "trace_level": ["OFF"]})
+    job.call("update_trace_settings", model_name="digits", settings={"trace_rate": None, "trace_level": None})
+    job.call("get_trace_settings", model_name="nobody")
+    first, changed, back, refused, trace, own, reset, unknown = job.run(server)
+    assert changed == {**first, "log_verbose_level": 1, "log_warning": False}
+    assert back == first
+    assert refused["status"] == "400" and "log file location can not be updated" in refused["error"]
+    assert own == {**trace, "trace_rate": "7"}
+    assert reset == trace
+    assert unknown == {"error": "Request for unknown model: 'nobody' is not found", "status": "404"}
+
+
 def test_extensions_that_are_not_there_say_so(server: Server) -> None:
     job = Job()
     job.call("get_model_repository_index")
     job.call("get_system_shared_memory_status")
     job.call("load_model", model_name="digits")
-    job.call("get_trace_settings")
-    job.call("get_log_settings")
     job.call("get_cuda_shared_memory_status")
     job.call("get_model_metadata", model_name="nobody")
     index, regions, load, *unsupported, unknown = job.run(server)

@@ -85,14 +85,16 @@ def fill(pattern: str) -> str:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.port} {route.pattern}")
 def test_every_route_answers_its_methods_and_refuses_the_others(route: routes.Route) -> None:
     path = fill(route.pattern)
+    rows = [other for other in ROUTES if (other.port, other.pattern) == (route.port, route.pattern)]
+    taken = {method: other for other in rows for method in other.methods}
     for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
         match = routes.resolve(route.port, method, path)
-        if method in route.methods:
-            assert match.handler == route.handler
-            assert match.text == route.text
+        if method in taken:
+            assert match.handler == taken[method].handler
+            assert match.text == taken[method].text
         else:
             assert match.handler == METHOD_NOT_ALLOWED
-            assert match.allow == route.methods
+            assert match.allow == tuple(taken)
     assert ("HEAD" in route.methods) == ("GET" in route.methods)
 
 
@@ -106,10 +108,6 @@ UNSUPPORTED = [
     ("POST", "/v2/models/m/versions/1/generate_stream", "generate"),
     ("POST", "/v2/repository/r/index", "'repository_name' specification is not supported"),
     ("POST", "/v2/repository/r/models/m/load", "'repository_name' specification is not supported"),
-    ("GET", "/v2/logging", "logging"),
-    ("POST", "/v2/logging", "logging"),
-    ("GET", "/v2/trace/setting", "trace"),
-    ("POST", "/v2/models/m/trace/setting", "trace"),
 ]
 
 
