@@ -87,6 +87,16 @@ def from_text(text: str, full_name: str) -> Any:
         raise ValueError(str(error)) from None
 
 
+def from_document_strictly(document: Any, full_name: str) -> Any:
+    """The message that a JSON document describes; ValueError names a field that it does not have."""
+    from google.protobuf import json_format
+
+    try:
+        return json_format.ParseDict(document, message_class(full_name)(), max_recursion_depth=32)
+    except json_format.ParseError as error:
+        raise ValueError(str(error)) from None
+
+
 def file_named(path: str) -> list[bytes]:
     """For reflection: a .proto file's FileDescriptorProto and those of all that it imports; KeyError."""
     return _with_imports([_pool()[1][path]])

@@ -1,0 +1,79 @@
+"""Where the fields of a protobuf text file stand: path of a field -> line, for errors that name both.
+
+The protobuf library reads the values and forgets the lines. This scan runs on text that the library has accepted, so
+it knows the shape of the notation and no field names. O(text).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_TOKEN = re.compile(r"#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[\[\]{}<>:,;]|[\w.+-]+")
+
+
+@dataclass
+class _Frame:
+    """A message that is open."""
+
+    path: str
+    counts: dict[str, int] = field(default_factory=dict)
+    name: str = ""
+    line: int = 0
+    has_colon: bool = False
+    list_name: str = ""
+
+    def occurs(self, name: str) -> str:
+        index = self.counts.get(name, 0)
+        self.counts[name] = index + 1
+        return f"{self.path}{name}[{index}]"
+
+
+def lines_of(text: str) -> dict[str, int]:
+    """`input[1].reshape[0].shape[0]` -> line, every field with the number of its occurrence; entries of a map also
+    by their key: `parameters{x}`.
+    """
+    lines: dict[str, int] = {}
+    stack = [_Frame("")]
+    line, at = 1, 0
+    for match in _TOKEN.finditer(text):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        token, frame = match.group(), stack[-1]
+        if token in "{<":
+            path = frame.occurs(frame.list_name or frame.name)
+            lines[path] = line if frame.list_name else frame.line
+            frame.has_colon = False
+            stack.append(_Frame(path + "."))
+        elif token in "}>":
+            if len(stack) > 1:
+                stack.pop()
+        elif token == "[":
+            frame.list_name = frame.name
+            lines.setdefault(f"{frame.path}{frame.name}[{frame.counts.get(frame.name, 0)}]", frame.line)
+            frame.has_colon = False
+        elif token == "]":
+            frame.list_name = ""
+        elif token == ":":
+            frame.has_colon = True
+        elif frame.list_name or token[0] in "#,;":
+            continue
+        elif frame.has_colon:
+            lines.setdefault(frame.occurs(frame.name), frame.line)
+            frame.has_colon = False
+            if frame.name == "key" and len(stack) > 1:
+                own = frame.path.removesuffix(".")
+                lines[f"{own.rpartition('[')[0]}{{{token[1:-1]}}}"] = lines[own]
+        elif token[0] not in "\"'":
+            frame.name, frame.line = token, line
+    return lines
+
+
+def line_of(lines: dict[str, int], path: str) -> int | None:
+    """The line of a field, or of the nearest message around it that has one."""
+    while path:
+        found = lines.get(path) or lines.get(path + "[0]")
+        if found:
+            return found
+        path = path.rpartition(".")[0]
+    return None
