@@ -200,6 +200,7 @@ cdef class LaneClient:
         """
         cdef uint32_t i
         cdef uint64_t deadline_ns = 0
+        cdef int64_t timeout_us = self.request.timeout_us
         cdef PartList part_list
         cdef Part* part
         cdef int code
@@ -224,9 +225,11 @@ cdef class LaneClient:
             else:
                 self.refused(REASON_INVALID if err.code != INFER_INTERNAL else REASON_INTERNAL)
             return -1
-        if 0 < self.request.timeout_us < MAX_TIMEOUT_US:
+        if self.default_timeout_us and not (self.allow_timeout_override and 0 < timeout_us < self.default_timeout_us):
+            timeout_us = self.default_timeout_us
+        if 0 < timeout_us < MAX_TIMEOUT_US:
             # Longer than half a century is for ever, and would not fit.
-            deadline_ns = now + <uint64_t>min(self.request.timeout_us, <int64_t>1 << 50) * 1000
+            deadline_ns = now + <uint64_t>min(timeout_us, <int64_t>1 << 50) * 1000
         call.published_ns = now_ns()
         call.parts_left = call.part_count
         call.in_flight = True

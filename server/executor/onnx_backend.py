@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from server._fast.string_tensor import assign, is_known_layout, pack
 from server.executor.backend import LoadError, ModelError, ProducedTensor, Run, TensorBuffer
+from server.models.model_config import DEFAULT_SESSION, SessionSettings
 from server.protocol.datatypes import BY_CODE, BY_NAME
 
 #: Datatype code -> onnx.TensorProto.DataType, the number that IOBinding takes for every fixed-width type.
@@ -48,18 +49,16 @@ def client_text(error: BaseException) -> str:
 class OnnxBackend:
     """One InferenceSession; Run is thread-safe, so all instances of a process share it and its weights."""
 
-    def __init__(self, path: Path, *, intra_op_threads: int) -> None:
+    def __init__(self, path: Path, *, intra_op_threads: int, settings: SessionSettings = DEFAULT_SESSION) -> None:
         """Loads `path`. Raises LoadError. Threads never spin: an idle model costs nothing."""
-        options = ort.SessionOptions()
+        options = _session_options(settings)
         options.intra_op_num_threads = intra_op_threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", "0")
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(str(path), options, providers=_providers(settings))
         except Exception as error:
             raise LoadError(client_text(error)) from error
         self._raw: Any = self._session._sess
@@ -108,6 +107,39 @@ class OnnxBackend:
     @staticmethod
     def _bind_input(binding: Any, tensor: TensorBuffer) -> None:
         binding.bind_input(tensor.name, "cpu", 0, _ELEMENT_TYPES[tensor.datatype], list(tensor.dims), tensor.address)
+
+
+def _session_options(settings: SessionSettings) -> Any:
+    options = ort.SessionOptions()
+    options.inter_op_num_threads = settings.inter_op_threads
+    modes = ort.ExecutionMode
+    options.execution_mode = modes.ORT_PARALLEL if settings.is_parallel else modes.ORT_SEQUENTIAL
+    if settings.mem_arena is not None:
+        options.enable_cpu_mem_arena = settings.mem_arena
+    if settings.mem_pattern is not None:
+        options.enable_mem_pattern = settings.mem_pattern
+    levels = ort.GraphOptimizationLevel
+    # The numbers of Triton's optimization.graph.level.
+    options.graph_optimization_level = {
+        -1: levels.ORT_ENABLE_BASIC,
+        1: levels.ORT_ENABLE_EXTENDED,
+        2: levels.ORT_DISABLE_ALL,
+    }.get(settings.graph_level, levels.ORT_ENABLE_ALL)
+    for key, value in settings.entries:
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _providers(settings: SessionSettings) -> list[str]:
+    """What the model's operators are offered to, in order. Raises LoadError for one that is not installed."""
+    there = ort.get_available_providers()
+    for provider in settings.providers:
+        if provider not in there:
+            raise LoadError(
+                f"optimization.execution_accelerators: ONNX Runtime has no {provider} here, it has {', '.join(there)}; "
+                "install a build with it, or take the accelerator out of config.pbtxt"
+            )
+    return [*settings.providers, "CPUExecutionProvider"]
 
 
 def _produced(name: str, value: Any) -> ProducedTensor:

@@ -6,12 +6,13 @@ import os
 import select
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from server import log
 from server._fast.layout import Arena, Control
+from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 
 #: The process ended because the model cannot be loaded: starting it again would not help.
 EXIT_LOAD_FAILED = 65
@@ -44,6 +45,13 @@ class ExecutorPlan(NamedTuple):
     #: Reads end-of-file when the supervisor and every worker have gone.
     lifeline: int
     intra_op_threads: int
+    session: SessionSettings = DEFAULT_SESSION
+    #: Runs that config.pbtxt asks for before the model is ready.
+    warm_ups: Sequence[WarmUp] = ()
+    #: The first axis of every tensor counts rows, whether or not rows of different requests run together.
+    is_batched: bool = False
+    #: Tensors that clients see in another shape: input -> the model's dims, output -> the clients'.
+    reshaped: Mapping[str, tuple[int, ...]] = {}
 
 
 def main(plan: ExecutorPlan) -> int:
@@ -94,12 +102,14 @@ def _ring(bell: int) -> None:
 def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     """The serve functions of the instances, model loaded and warm. Raises LoadError."""
     from server._fast.lane_executor import LaneExecutor
-    from server.executor.backend import LoadError, ModelError
+    from server.executor.backend import Backend, LoadError, ModelError
+    from server.executor.configured_warm_up import run_warm_ups
     from server.executor.onnx_backend import OnnxBackend
+    from server.executor.reshaping import ReshapingBackend
     from server.executor.runner import RowsRunner, SingleRunner, TensorSpec, warm_up
     from server.executor.shaped_runner import NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, ShapedRunner, try_rows
 
-    backend = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads)
+    backend: Backend = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session)
     inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
     outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     rows_mode = plan.arena.rows_mode
@@ -123,6 +133,9 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
         except ModelError as error:
             # Zeros of one element need not be a valid input.
             log.info("warm_up_refused", model=plan.name, rows=2, reason=str(error))
+    if plan.reshaped:
+        backend = ReshapingBackend(backend, plan.reshaped)
+    run_warm_ups(backend, [spec.name for spec in outputs], plan.warm_ups, is_batched=plan.is_batched)
     runner = RowsRunner if rows_mode else ShapedRunner if plan.arena.shaped else SingleRunner
     serve = []
     for instance, bell in enumerate(plan.instance_bells):

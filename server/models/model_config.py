@@ -25,6 +25,9 @@ MAX_BATCH_ROWS = 4095
 MAX_INSTANCES = 32
 MAX_DELAY_US = 10_000_000
 MAX_WARM_UP_COUNT = 1000
+#: Besides the batch axis: the data path keeps shapes of eight dimensions.
+MAX_DIMS = 7
+MAX_SIZE = (1 << 31) - 1
 MAX_WARM_UP_ELEMENTS = 1 << 28
 _BY_CONFIG_NAME = {datatype.config: datatype.name for datatype in DATATYPES}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -87,6 +90,9 @@ class SessionSettings:
     entries: tuple[tuple[str, str], ...] = ()
 
 
+DEFAULT_SESSION = SessionSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """What a configuration says; None and empty values are what it leaves to the server."""
@@ -104,11 +110,15 @@ class ModelConfig:
     default_timeout_us: int = 0
     allow_timeout_override: bool = False
     intra_op_threads: int | None = None
-    session: SessionSettings = SessionSettings()
+    session: SessionSettings = DEFAULT_SESSION
     warm_ups: tuple[WarmUp, ...] = ()
     #: Output -> names of its classes, in pairs: read by whoever reads the file.
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
+
+
+#: Of a model about which nothing is said.
+NO_CONFIG = ModelConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +181,7 @@ def _set_fields(message: Any, path: str, place: str) -> Iterator[tuple[str, str]
 class _Parser:
     def __init__(self, message: Any, origin: str, lines: dict[str, int]) -> None:
         self._message = message
-        self._refuse = Parsed(ModelConfig(), origin, lines).refuse
+        self._refuse = Parsed(NO_CONFIG, origin, lines).refuse
         self._origin = origin
         self._lines = lines
 
@@ -232,9 +242,11 @@ class _Parser:
             place = f"{kind}[{index}]"
             if not tensor.name or tensor.name in [other.name for other in found]:
                 self._refuse(place, f"expected a name that no other {kind} has, got {tensor.name!r}")
-            for size in tensor.dims:
-                if size < -1 or size == 0:
-                    self._refuse(f"{place}.dims", f"expected sizes of at least 1, or -1, got {size}")
+            if len(tensor.dims) > MAX_DIMS or len(tensor.reshape.shape) > MAX_DIMS:
+                self._refuse(f"{place}.dims", f"expected at most {MAX_DIMS} dimensions, got {len(tensor.dims)}")
+            for size in (*tensor.dims, *tensor.reshape.shape):
+                if size < -1 or size == 0 or size > MAX_SIZE:
+                    self._refuse(f"{place}.dims", f"expected sizes from 1 to {MAX_SIZE}, or -1, got {size}")
             reshape = None
             if tensor.HasField("reshape"):
                 reshape = tuple(tensor.reshape.shape)

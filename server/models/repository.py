@@ -6,7 +6,8 @@ PATH is one of
     a model          NAME/VERSION/model.onnx    with PATH = NAME
     a repository     NAME/VERSION/model.onnx    with PATH the directory above NAME; all its models
 
-VERSION is a number, zeros in front do not count (00000123 is version 123). Hidden entries are skipped. A model that
+VERSION is a number, zeros in front do not count (00000123 is version 123). Hidden entries are skipped. A config.pbtxt
+lies in the directory NAME. A model that
 cannot be served stays in the list with its reason; only a PATH in which there is nothing to look at raises.
 """
 
@@ -17,9 +18,13 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from server.config import VersionPolicy
 from server.errors import ConfigurationError
-from server.models import batchability, external_data, onnx_file
+from server.models import config_fit, external_data, onnx_file
 from server.models.batchability import Batching
+from server.models.config_files import ConfigFiles
+from server.models.config_fit import Fitted
+from server.models.model_config import NO_CONFIG, ModelConfig, ModelConfigError
 from server.models.onnx_file import ModelFileError, OnnxModel
 
 MODEL_FILE = "model.onnx"
@@ -46,7 +51,9 @@ class RepositoryError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One model version as found; it can be served if `error` is None, and then `model` and `batching` are set."""
+    """One model version as found; it can be served if `error` is None, and then `model`, `batching` and `fitted` are
+    set. `model` has the shapes that config.pbtxt gives it.
+    """
 
     name: str
     version: int
@@ -54,6 +61,8 @@ class ModelVersion:
     model: OnnxModel | None = None
     batching: Batching | None = None
     error: str | None = None
+    config: ModelConfig = NO_CONFIG
+    fitted: Fitted | None = None
     #: What the system says of its files: differs whenever they do.
     files: Files = ()
 
@@ -63,18 +72,33 @@ class Reader:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, Path], ModelVersion] = {}
+        #: The configurations, of files and of those that were given in their place.
+        self.configs = ConfigFiles()
 
-    def read(self, name: str, version: int, file: Path) -> ModelVersion:
-        """The model version in `file`; one that cannot be served has the reason in it."""
+    def read(self, name: str, version: int, file: Path, folder: Path | None) -> ModelVersion:
+        """The model version in `file`, its configuration in `folder`; one that cannot be served has the reason in
+        it.
+        """
+        read_config = self.configs.read(name, folder)
         known = self._known.get((name, version, file))
-        if known is not None and known.error is None and known.files == _files(file, known.model):
+        if known is not None and known.error is None and known.files == _files(file, known.model) + read_config.files:
             return known
         before = _files(file, None)
         found = _read(name, version, file)
         after = _files(file, found.model)
         if after[:1] != before:
-            found = replace(found, error=f"{file} changed while it was read", model=None, batching=None)
-        self._known[name, version, file] = found = replace(found, files=after)
+            found = replace(found, error=f"{file} changed while it was read", model=None)
+        elif found.error is None and found.model is not None:
+            try:
+                parsed = read_config.parsed()
+                fitted = (
+                    config_fit.without_config(found.model) if parsed is None else config_fit.fit(parsed, found.model)
+                )
+                config = NO_CONFIG if parsed is None else parsed.config
+                found = replace(found, model=fitted.model, batching=fitted.batching, fitted=fitted, config=config)
+            except ModelConfigError as error:
+                found = replace(found, error=str(error))
+        self._known[name, version, file] = found = replace(found, files=after + read_config.files)
         return found
 
 
@@ -105,7 +129,7 @@ def _scan(root: Path, all_versions: bool, reader: Reader) -> list[ModelVersion]:
     if root.is_file():
         if root.suffix != ".onnx":
             raise RepositoryError(f"found: the file {root}; expected: an .onnx file or a directory; fix: {_usage()}")
-        return [reader.read(root.stem, 1, root)]
+        return [reader.read(root.stem, 1, root, None)]
     if not root.is_dir():
         # Tells apart "is not there" from "is something else".
         os.stat(root)
@@ -113,7 +137,7 @@ def _scan(root: Path, all_versions: bool, reader: Reader) -> list[ModelVersion]:
     # The name of "." and of "models/.." is that of the directory they lead to.
     own_name = root.resolve().name
     if (root / MODEL_FILE).exists():
-        return [reader.read(own_name, 1, root / MODEL_FILE)]
+        return [reader.read(own_name, 1, root / MODEL_FILE, root)]
     folders = _folders(root)
     if any(_VERSION_RULE.fullmatch(folder.name) and (folder / MODEL_FILE).exists() for folder in folders):
         return _model(own_name, root, all_versions, reader)
@@ -142,16 +166,29 @@ def _model(name: str, folder: Path, all_versions: bool, reader: Reader) -> list[
     numbers: dict[int, list[Path]] = {}
     for number, version_folder in versions:
         numbers.setdefault(number, []).append(version_folder)
-    chosen = sorted(numbers) if all_versions else [max(numbers)]
-    return [_version(name, number, numbers[number], reader) for number in chosen]
+    chosen = (
+        sorted(numbers) if all_versions else _of_policy(sorted(numbers), reader.configs.read(name, folder).policy())
+    )
+    return [_version(name, number, numbers.get(number, []), folder, reader) for number in chosen]
 
 
-def _version(name: str, number: int, folders: list[Path], reader: Reader) -> ModelVersion:
+def _of_policy(numbers: list[int], policy: VersionPolicy) -> list[int]:
+    """The versions that the model's own configuration asks for."""
+    if policy.kind == "specific":
+        return sorted(policy.versions)
+    return numbers if policy.kind == "all" else numbers[-policy.count :]
+
+
+def _version(name: str, number: int, folders: list[Path], folder: Path, reader: Reader) -> ModelVersion:
+    if not folders:
+        missing = folder / str(number) / MODEL_FILE
+        reason = f"found: no version {number}, which version_policy of config.pbtxt asks for; fix: put it at {missing}"
+        return ModelVersion(name, number, missing, error=reason)
     file = folders[0] / MODEL_FILE
     if len(folders) > 1:
         names = " and ".join(sorted(folder.name for folder in folders))
         return ModelVersion(name, number, file, error=f"found: {names}, all of them version {number}; fix: keep one")
-    return reader.read(name, number, file)
+    return reader.read(name, number, file, folder)
 
 
 def _files(file: Path, model: OnnxModel | None) -> Files:
@@ -184,7 +221,7 @@ def _read(name: str, version: int, file: Path) -> ModelVersion:
     unsupported = unsupported_reason(model)
     if unsupported is not None:
         return ModelVersion(name, version, file, model, error=unsupported)
-    return ModelVersion(name, version, file, model, batchability.verdict(model))
+    return ModelVersion(name, version, file, model)
 
 
 def unsupported_reason(model: OnnxModel) -> str | None:

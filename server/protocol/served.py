@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 READY = "READY"
 LOADING = "LOADING"
@@ -57,12 +57,14 @@ class ServedModel:
     """One version of one model. All is fixed for its life but `state()` and `reason()`, which are read when asked.
 
     `batched`: the first axis of every tensor is the batch axis. `max_batch` is the most rows of one run, 0 if not
-    batched. `reason()` says why the state is not READY, in words for the client: no paths.
+    batched. `configured`: members that take the place of v2.config_document's. `reason()` says why the state is not
+    READY, in words for the client: no paths.
     """
 
     __slots__ = (
         "batched",
         "batching_reason",
+        "configured",
         "inputs",
         "instances",
         "kind",
@@ -92,6 +94,7 @@ class ServedModel:
         instances: int = 1,
         max_queue_delay_us: int = 0,
         kind: str = "KIND_CPU",
+        configured: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.version = version
@@ -106,6 +109,7 @@ class ServedModel:
         self.instances = instances
         self.max_queue_delay_us = max_queue_delay_us
         self.kind = kind
+        self.configured = configured or {}
 
 
 class Catalog(Protocol):

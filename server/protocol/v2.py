@@ -88,6 +88,11 @@ def _metadata_tensor(tensor: TensorInfo) -> dict[str, object]:
 
 def model_config(model: ServedModel) -> bytes:
     """GET /v2/models/M/config: Triton's ModelConfig as its JSON printer writes it, defaults included."""
+    return dumps(config_document(model))
+
+
+def config_document(model: ServedModel) -> dict[str, object]:
+    """What the server found out about a model and what its config.pbtxt says, in Triton's words and order."""
     batched = model.batched
     document: dict[str, object] = {
         "name": model.name,
@@ -160,7 +165,8 @@ def model_config(model: ServedModel) -> bytes:
         "model_transaction_policy": {"decoupled": False},
         "response_cache": {"enable": False},
     }
-    return dumps(document)
+    # A member that was left out above comes where it belongs by its absence: JSON has no order.
+    return {**document, **model.configured}
 
 
 def _config_dims(tensor: TensorInfo, batched: bool) -> dict[str, object]:

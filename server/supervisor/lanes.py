@@ -11,7 +11,8 @@ from server._fast.layout import Arena, Control
 from server._fast.ring import Ring
 from server.channel import Document
 from server.config import ServeConfig
-from server.models.lane_plan import LanePlan, Shape, plan
+from server.models.config_document import configured, max_batch_size
+from server.models.lane_settings import LaneSettings, settings_of
 from server.models.onnx_file import TensorInfo
 from server.models.repository import ModelVersion
 from server.protocol.datatypes import BY_NAME
@@ -32,7 +33,7 @@ class Lane:
     """
 
     def __init__(self, number: int, version: ModelVersion, config: ServeConfig, owner_count: int) -> None:
-        assert version.model is not None and version.batching is not None
+        assert version.model is not None and version.batching is not None and version.fitted is not None
         self.number = number
         self.found = version
         #: Found when the server started: readiness waits for it.
@@ -50,31 +51,26 @@ class Lane:
         self.outputs: Sequence[TensorInfo] = version.model.outputs
         self.batched = version.batching.batched
         self.batching_reason = version.batching.reason
-        self.plan: LanePlan = plan(
-            [_shape(tensor) for tensor in self.inputs],
-            [_shape(tensor) for tensor in self.outputs],
-            batched=self.batched,
-            shaped=version.batching.shaped,
-            max_batch_size=config.max_batch_size,
-            queue_rows=config.queue_rows,
-            instances=config.instances,
-            max_body_bytes=config.max_body_bytes,
-        )
+        self.settings: LaneSettings = settings_of(version, config)
+        self.plan = self.settings.plan
+        #: Has the tensors as clients see them; `inputs` and `outputs` are those that the model runs with.
+        self.seen = version.fitted
         self.arena = Arena.create(
-            inputs=[_tensor(tensor) for tensor in self.inputs],
-            outputs=[_tensor(tensor) for tensor in self.outputs],
+            inputs=[_tensor(tensor) for tensor in self.seen.inputs],
+            outputs=[_tensor(tensor) for tensor in self.seen.outputs],
             rows_mode=self.plan.rows_mode,
             shaped=self.plan.shaped,
             row_capacity=self.plan.row_capacity,
             slab_count=self.plan.slab_count,
             owner_count=owner_count,
-            instance_count=config.instances,
+            instance_count=self.settings.instances,
             input_bytes=self.plan.input_bytes,
             output_bytes=self.plan.output_bytes,
-            max_queue_delay_ns=config.max_queue_delay_us * 1000,
+            max_queue_delay_ns=self.settings.max_queue_delay_us * 1000,
+            preferred_rows=self.settings.preferred_rows,
         )
         self.ring = Ring(self.arena)
-        self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(config.instances)]
+        self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(self.settings.instances)]
 
     def refuse_waiting(self) -> int:
         """Fails every request that waits, in place of an executor that will never come: how many slabs had any.
@@ -101,16 +97,23 @@ class Lane:
 
     def document(self) -> Document:
         """What a worker needs to know of the lane, beside the arena and the bells."""
+        config = self.found.config
         return {
             "lane": self.number,
             "name": self.name,
             "version": str(self.version),
-            "inputs": [[tensor.name, tensor.dtype, list(tensor.dims)] for tensor in self.inputs],
-            "outputs": [[tensor.name, tensor.dtype, list(tensor.dims)] for tensor in self.outputs],
+            "inputs": [[tensor.name, tensor.dtype, list(tensor.dims)] for tensor in self.seen.inputs],
+            "outputs": [[tensor.name, tensor.dtype, list(tensor.dims)] for tensor in self.seen.outputs],
             "batched": self.batched,
             "row_capacity": self.plan.row_capacity,
             "batching_reason": self.batching_reason,
             "is_initial": self.is_initial,
+            "instances": self.settings.instances,
+            "max_queue_delay_us": self.settings.max_queue_delay_us,
+            "default_timeout_us": config.default_timeout_us,
+            "allow_timeout_override": config.allow_timeout_override,
+            "labels": dict(config.labels),
+            "configured": configured(self.found, self.settings),
         }
 
     def descriptors(self) -> tuple[int, ...]:
@@ -125,14 +128,19 @@ class Lane:
         del self.arena
 
 
-def _shape(tensor: TensorInfo) -> Shape:
-    dims = None if tensor.shape is None else tuple(tensor.dims)
-    return Shape(BY_NAME[tensor.dtype].size_bytes, dims)
-
-
 def _tensor(tensor: TensorInfo) -> tuple[int, int, list[int]]:
     datatype = BY_NAME[tensor.dtype]
     return datatype.code, datatype.size_bytes, list(tensor.dims)
+
+
+def _reshaped(lane: Lane) -> dict[str, tuple[int, ...]]:
+    """Tensors that clients see in another shape: input -> the model's dims, output -> the clients'."""
+    seen = lane.seen
+    inputs = {own.name: tuple(own.dims) for own, shown in zip(lane.inputs, seen.inputs, strict=True) if own != shown}
+    outputs = {
+        own.name: tuple(shown.dims) for own, shown in zip(lane.outputs, seen.outputs, strict=True) if own != shown
+    }
+    return inputs | outputs
 
 
 def executor_plan(
@@ -142,7 +150,6 @@ def executor_plan(
     worker_bells: Sequence[int],
     supervisor_bell: int,
     lifeline: int,
-    intra_op_threads: int,
 ) -> ExecutorPlan:
     """What an executor needs of its lane. Runs in the executor."""
     from server.executor.process import ExecutorPlan, TensorPlan
@@ -162,5 +169,9 @@ def executor_plan(
         worker_bells=worker_bells,
         supervisor_bell=supervisor_bell,
         lifeline=lifeline,
-        intra_op_threads=intra_op_threads,
+        intra_op_threads=lane.settings.intra_op_threads,
+        session=lane.found.config.session,
+        warm_ups=lane.found.config.warm_ups,
+        is_batched=max_batch_size(lane.found, lane.settings) > 0,
+        reshaped=_reshaped(lane),
     )

@@ -223,7 +223,6 @@ class Supervisor:
                 worker_bells=self.worker_bells,
                 supervisor_bell=self.bell,
                 lifeline=self.workers_line[0],
-                intra_op_threads=self.config.intra_op_threads,
             )
         )
 

@@ -53,9 +53,17 @@ class Models:
         inputs = [TensorInfo(*tensor) for tensor in document["inputs"]]
         outputs = [TensorInfo(*tensor) for tensor in document["outputs"]]
         spec = Spec(
-            document["name"], document["version"], document["batched"], document["row_capacity"], inputs, outputs
+            document["name"],
+            document["version"],
+            document["batched"],
+            document["row_capacity"],
+            inputs,
+            outputs,
+            document["labels"] or None,
         )
         client = LaneClient(arena, spec, self._slot, list(bells), self._frontend)
+        client.default_timeout_us = document["default_timeout_us"]
+        client.allow_timeout_override = document["allow_timeout_override"]
         model = ServedModel(
             document["name"],
             document["version"],
@@ -66,8 +74,9 @@ class Models:
             batching_reason=document["batching_reason"],
             state=lambda: _STATES[arena.model_state],
             reason=lambda: arena.model_reason,
-            instances=self._config.instances,
-            max_queue_delay_us=self._config.max_queue_delay_us,
+            instances=document["instances"],
+            max_queue_delay_us=document["max_queue_delay_us"],
+            configured=document["configured"],
         )
         number = document["lane"]
         self.lanes[number] = ServedLane(number, document["is_initial"], arena, list(bells), Ring(arena), client, model)

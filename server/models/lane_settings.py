@@ -1,0 +1,58 @@
+"""How a model version is served: what its configuration says, and the server's settings where it says nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from server.config import ServeConfig
+from server.models.lane_plan import LanePlan, Shape, plan
+from server.models.onnx_file import TensorInfo
+from server.models.repository import ModelVersion
+from server.protocol.datatypes import BY_NAME
+
+
+class LaneSettings(NamedTuple):
+    """Of one lane. preferred_rows 0: no batch size is better than another."""
+
+    max_batch_size: int
+    queue_rows: int
+    instances: int
+    intra_op_threads: int
+    max_queue_delay_us: int
+    preferred_rows: int
+    plan: LanePlan
+
+
+def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
+    """The settings of a version that can be served."""
+    assert version.model is not None and version.batching is not None
+    config = version.config
+    instances = config.instances or server.instances
+    max_batch_size = config.max_batch_size or server.max_batch_size
+    # A queue that is shorter than a batch would make batches shorter.
+    queue_rows = server.queue_rows if config.max_queue_rows is None else max(config.max_queue_rows, max_batch_size)
+    delay_us = server.max_queue_delay_us if config.max_queue_delay_us is None else config.max_queue_delay_us
+    lane_plan = plan(
+        [_shape(tensor) for tensor in version.model.inputs],
+        [_shape(tensor) for tensor in version.model.outputs],
+        batched=version.batching.batched,
+        shaped=version.batching.shaped,
+        max_batch_size=max_batch_size,
+        queue_rows=queue_rows,
+        instances=instances,
+        max_body_bytes=server.max_body_bytes,
+    )
+    return LaneSettings(
+        max_batch_size,
+        queue_rows,
+        instances,
+        config.intra_op_threads or max(1, server.intra_op_threads * server.instances // instances),
+        delay_us,
+        min(config.preferred_batch_sizes, default=0),
+        lane_plan,
+    )
+
+
+def _shape(tensor: TensorInfo) -> Shape:
+    dims = None if tensor.shape is None else tuple(tensor.dims)
+    return Shape(BY_NAME[tensor.dtype].size_bytes, dims)
