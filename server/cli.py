@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     "serve": "serve a model file, a directory or a repository; without PATH the demo model",
     "infer": "ask a running server once and print the answer as a table",
     "inspect": "print what an ONNX file takes, gives, and whether it batches; loads nothing",
+    "explain": "print how a model would be served, and why, as a config.pbtxt",
     "example": "print a client for a model: curl or python",
     "version": "print the version; -v everything about the build",
 }
@@ -32,6 +33,7 @@ headrace serves ONNX models over HTTP (KServe V2), batching requests in shared m
 
 Also:
   headrace inspect model.onnx                 what a model takes and gives, and whether it batches
+  headrace explain repository/NAME            how it would be served, as a config.pbtxt
   headrace example digits --lang python       a client to start from
   headrace COMMAND --help                     all options
 """
@@ -85,6 +87,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from server.cli_infer import run
     elif name == "inspect":
         from server.cli_inspect import run
+    elif name == "explain":
+        from server.cli_explain import run
     elif name == "example":
         from server.cli_example import run
     else:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 _TOKEN = re.compile(r"#[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|[\[\]{}<>:,;]|[\w.+-]+")
 
 
+_INDEX = re.compile(r"\[\d+\]$")
+
+
 @dataclass
 class _Frame:
     """A message that is open."""
@@ -26,12 +29,12 @@ class _Frame:
     def occurs(self, name: str) -> str:
         index = self.counts.get(name, 0)
         self.counts[name] = index + 1
-        return f"{self.path}{name}[{index}]"
+        return f"{self.path}{name}[{index}]" if index else self.path + name
 
 
 def lines_of(text: str) -> dict[str, int]:
-    """`input[1].reshape[0].shape[0]` -> line, every field with the number of its occurrence; entries of a map also
-    by their key: `parameters{x}`.
+    """`input[1].reshape.shape` -> line, a field's second occurrence with [1] and so on; entries of a map also by their
+    key: `parameters{x}`.
     """
     lines: dict[str, int] = {}
     stack = [_Frame("")]
@@ -50,7 +53,7 @@ def lines_of(text: str) -> dict[str, int]:
                 stack.pop()
         elif token == "[":
             frame.list_name = frame.name
-            lines.setdefault(f"{frame.path}{frame.name}[{frame.counts.get(frame.name, 0)}]", frame.line)
+            lines.setdefault(frame.path + frame.name, frame.line)
             frame.has_colon = False
         elif token == "]":
             frame.list_name = ""
@@ -63,7 +66,7 @@ def lines_of(text: str) -> dict[str, int]:
             frame.has_colon = False
             if frame.name == "key" and len(stack) > 1:
                 own = frame.path.removesuffix(".")
-                lines[f"{own.rpartition('[')[0]}{{{token[1:-1]}}}"] = lines[own]
+                lines[f"{_INDEX.sub('', own)}{{{token[1:-1]}}}"] = lines[own]
         elif token[0] not in "\"'":
             frame.name, frame.line = token, line
     return lines
@@ -71,8 +74,9 @@ def lines_of(text: str) -> dict[str, int]:
 
 def line_of(lines: dict[str, int], path: str) -> int | None:
     """The line of a field, or of the nearest message around it that has one."""
+    path = path.replace("[0]", "")
     while path:
-        found = lines.get(path) or lines.get(path + "[0]")
+        found = lines.get(path)
         if found:
             return found
         path = path.rpartition(".")[0]

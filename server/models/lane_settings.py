@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from server.config import ServeConfig
@@ -51,6 +52,17 @@ def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
         min(config.preferred_batch_sizes, default=0),
         lane_plan,
     )
+
+
+def data_bytes(version: ModelVersion, settings: LaneSettings) -> int:
+    """The shared memory of a lane's slabs: what it takes in rows mode, the most that it may take otherwise."""
+    assert version.model is not None
+    lane_plan = settings.plan
+    if not lane_plan.rows_mode:
+        return lane_plan.slab_count * (lane_plan.input_bytes + lane_plan.output_bytes)
+    shapes = [_shape(tensor) for tensor in (*version.model.inputs, *version.model.outputs)]
+    row_bytes = sum(shape.item_bytes * math.prod(shape.dims[1:]) for shape in shapes if shape.dims)
+    return lane_plan.slab_count * lane_plan.row_capacity * row_bytes
 
 
 def _shape(tensor: TensorInfo) -> Shape:

@@ -1,0 +1,77 @@
+"""`headrace explain`: how a model would be served and why, as a config.pbtxt that says the same."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from server import config
+from server.cli_inspect import size_text
+from server.cli_parser import CommandError, Parser
+from server.log import escape
+from server.models import repository
+from server.models.config_document import max_batch_size, text_of
+from server.models.lane_settings import LaneSettings, data_bytes, settings_of
+from server.models.repository import ModelVersion
+
+
+def run(arguments: list[str]) -> int:
+    parser = Parser(
+        "explain",
+        "Prints the configuration that a model is served with, what was inferred included, as a config.pbtxt; comments "
+        "say why. Settings of the server are taken from its environment variables. Nothing is loaded.",
+        ["headrace explain repository/NAME", "headrace explain model.onnx > repository/NAME/config.pbtxt"],
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="an .onnx file, a directory with model.onnx, or NAME of NAME/VERSION/model.onnx",
+    )
+    options = parser.parse(arguments)
+    found = repository.scan(options.model)
+    names = sorted({version.name for version in found})
+    if len(names) > 1:
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise CommandError(
+            f"found: {len(names)} models in {options.model} ({shown}); expected: one; fix: headrace explain "
+            f"{options.model / names[0]}",
+            os.EX_USAGE,
+        )
+    version = found[-1]
+    if version.error is not None:
+        raise CommandError(f"{version.name} version {version.version} cannot be served: {version.error}", os.EX_DATAERR)
+    settings = settings_of(version, config.load({}, path=options.model))
+    for line in _comments(version, settings):
+        sys.stdout.write(f"# {escape(line)}".rstrip() + "\n")
+    sys.stdout.write("\n" + text_of(version, settings))
+    return os.EX_OK
+
+
+def _comments(version: ModelVersion, settings: LaneSettings) -> Iterator[str]:
+    model, batching, plan = version.model, version.batching, settings.plan
+    assert model is not None and batching is not None
+    yield f"{version.name} version {version.version}, {model.path}"
+    if batching.batched:
+        axis = f" {batching.symbol!r}" if batching.symbol else ""
+        yield f"batch axis: 0{axis} of every input and output"
+    elif max_batch_size(version, settings):
+        yield "batch axis: 0 of every input and output; rows of different requests do not run together"
+    else:
+        yield "batch axis: none"
+    yield f"batching: {'yes' if batching.batched else 'no'}: {batching.reason}"
+    if batching.batched and plan.row_capacity < settings.max_batch_size:
+        yield f"max_batch_size: {plan.row_capacity} in place of {settings.max_batch_size}, since memory is limited"
+    yield f"queue: {plan.slab_count} slabs of {plan.row_capacity if batching.batched else 1} rows"
+    kind = "shared memory" if plan.rows_mode else "shared memory at most, used as far as requests fill it"
+    yield f"memory: {size_text(data_bytes(version, settings))} of {kind}"
+    yield f"model file: {size_text(_file_bytes(version))}"
+    yield f"device: cpu, {settings.instances} x {settings.intra_op_threads} threads"
+
+
+def _file_bytes(version: ModelVersion) -> int:
+    assert version.model is not None
+    weights = {tensor.location for tensor in version.model.external_data}
+    return version.model.file_bytes + sum((version.path.parent / name).stat().st_size for name in weights)
