@@ -23,7 +23,8 @@ class Regions:
         """A region that requests can name from now on; the descriptor is this object's."""
         row = {key: document[key] for key in ("name", "key", "offset", "byte_size")}
         self._documents[row["name"]] = row
-        self._frontend.regions[row["name"].encode()] = ClientRegion(fd, row["name"].encode(), row["offset"], row["byte_size"])
+        name = row["name"].encode()
+        self._frontend.regions[name] = ClientRegion(fd, name, row["offset"], row["byte_size"])
 
     def remove(self, name: str) -> None:
         """Requests can no longer name it."""

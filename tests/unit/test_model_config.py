@@ -54,8 +54,10 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ),
     ("dynamic_batching { preserve_ordering: true }", {"preserve_ordering": True, "max_queue_delay_us": 0}),
     (
-        "dynamic_batching { default_queue_policy { default_timeout_microseconds: 9 max_queue_size: 5 "
-        + "allow_timeout_override: true } }",
+        (
+            "dynamic_batching { default_queue_policy { default_timeout_microseconds: 9 max_queue_size: 5 "
+            "allow_timeout_override: true } }"
+        ),
         {
             "max_queue_delay_us": 0,
             "default_timeout_us": 9,
@@ -94,8 +96,10 @@ SESSIONS: list[tuple[str, str, Any]] = [
         ("OpenVINOExecutionProvider",),
     ),
     (
-        'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } '
-        + 'gpu_execution_accelerator { name: "cuda" } } }',
+        (
+            'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" } '
+            'gpu_execution_accelerator { name: "cuda" } } }'
+        ),
         "providers",
         ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
     ),
@@ -161,8 +165,10 @@ REFUSED = [
         "optimization.execution_accelerators.cpu_execution_accelerator[0].name",
     ),
     (
-        'optimization { execution_accelerators { gpu_execution_accelerator { name: "cuda"\n'
-        + ' parameters { key: "a" value: "b" } } } }',
+        (
+            'optimization { execution_accelerators { gpu_execution_accelerator { name: "cuda"\n'
+            ' parameters { key: "a" value: "b" } } } }'
+        ),
         2,
         "optimization.execution_accelerators.gpu_execution_accelerator[0].parameters",
     ),
