@@ -1,8 +1,8 @@
 """What requests say about a tensor in shared memory, in JSON and in protobuf: region, byte size, offset.
 
 Part of the readers' passes (infer_json_index, infer_wire), but a module of its own, so that requests without shared
-memory run through none of it: its functions are not inlined into theirs. Texts borrow from the request. Functions return
->= 0, or -1 (a SharedRef: NULL) with the error filled. Any thread; O(bytes of the parameters).
+memory run through none of it: its functions are not inlined into theirs. Texts borrow from the request. Functions
+return >= 0, or -1 (a SharedRef: NULL) with the error filled. Any thread; O(bytes of the parameters).
 """
 
 from libc.stdint cimport uint64_t

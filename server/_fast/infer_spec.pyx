@@ -178,7 +178,7 @@ cdef int check_batch(InferRequest* r, const ModelSpec* spec, InferError* err) no
 cdef int check_wire_count(
     const InputRef* given, const TensorSpec* want, const ModelSpec* spec, InferError* err
 ) noexcept nogil:
-    """Typed contents, or those in shared memory, are complete; in a TensorProto the last value stands for those that are not there."""
+    """Typed contents, or those in shared memory, are complete; in a TensorProto the last value stands for the rest."""
     cdef int64_t width = <int64_t>dtype_width_bytes(want.dtype)
     if given.wire_source == WIRE_SOURCE_SHARED:
         if given.shared.byte_size == given.byte_count:

@@ -102,5 +102,5 @@ def grpc_infer(server: Server, message: Any) -> Any:
 def grpc_refusal(server: Server, method: str, message: Any) -> tuple[int, str]:
     """Status and text of a call that must fail."""
     frames, _ = grpc(server, method, message)
-    fields = dict(hpack.Decoder().decode(frames[-1].payload))
-    return int(fields["grpc-status"]), fields.get("grpc-message", "")
+    fields = {bytes(name): bytes(value) for name, value in hpack.Decoder().decode(frames[-1].payload, raw=True)}
+    return int(fields[b"grpc-status"]), fields.get(b"grpc-message", b"").decode()
