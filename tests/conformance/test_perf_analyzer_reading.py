@@ -100,7 +100,7 @@ def test_batches_add_up_to_executions(server: Server) -> None:
     after = statistics(server, "digits")
     moved = difference(before, after)
     old = {one["batch_size"]: one for one in before["batch_stats"]}
-    none = {key: {"count": 0, "ns": 0} for key in ("compute_input", "compute_infer", "compute_output")}
+    none = {stage: {"count": 0, "ns": 0} for stage in ("compute_input", "compute_infer", "compute_output")}
     rows = executions = ns = 0
     for batch in after["batch_stats"]:
         earlier = old.get(batch["batch_size"], none)
