@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from server.config import ModelSource, VersionPolicy
 from server.models import repository
+from server.models.config_files import ConfigFiles
 from server.models.repository import ModelVersion, Reader, RepositoryError
 
 
@@ -17,6 +18,11 @@ class Repository:
     def __init__(self, sources: Sequence[ModelSource]) -> None:
         self.sources = tuple(sources)
         self._reader = repository.Reader()
+
+    @property
+    def configs(self) -> ConfigFiles:
+        """The configurations of the models."""
+        return self._reader.configs
 
     def scan(self) -> list[ModelVersion]:
         """The models of all sources; raises RepositoryError. Files that have not changed are not read again."""

@@ -93,7 +93,8 @@ def from_document_strictly(document: Any, full_name: str) -> Any:
 
     try:
         return json_format.ParseDict(document, message_class(full_name)(), max_recursion_depth=32)
-    except json_format.ParseError as error:
+    # Values of a type that it did not expect end in errors of other classes than its own.
+    except (json_format.ParseError, TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
         raise ValueError(str(error)) from None
 
 

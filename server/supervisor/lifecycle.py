@@ -249,7 +249,7 @@ class Lifecycle:
                 )
             )
         elif call == "load":
-            self._load(name, done)
+            self._load(name, arguments.get("config"), done)
         else:
             self._unload(name, done)
 
@@ -278,8 +278,9 @@ class Lifecycle:
             return
         self._wait_for("", done)
 
-    def _load(self, name: str, done: Done) -> None:
+    def _load(self, name: str, config: Document | None, done: Done) -> None:
         assert self._chosen is not None or ALL_MODELS in self._config.load_model
+        self._repository.configs.give(name, config)
         try:
             self.found = self._repository.scan()
         except RepositoryError as error:

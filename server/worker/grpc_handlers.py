@@ -188,7 +188,11 @@ class GrpcHandlers:
         return reply(models=self._handlers.repository.index(request.ready))
 
     def _load(self, request: Any, ended: Ended) -> None:
-        self._handlers.repository.load(request.model_name, request.parameters, ended)
+        parameters = {
+            name: getattr(value, value.WhichOneof("parameter_choice") or "string_param")
+            for name, value in request.parameters.items()
+        }
+        self._handlers.repository.load(request.model_name, parameters, ended)
 
     def _unload(self, request: Any, ended: Ended) -> None:
         self._handlers.repository.unload(request.model_name, ended)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from server import errors
+from server.models.model_config import MAX_CONFIG_BYTES
 from server.protocol.served import READY, ServedModel
 
 #: A request to the supervisor: (call, arguments, done(InferErrorCode or 0, text)).
@@ -38,16 +39,41 @@ class RepositoryHandlers:
         return rows
 
     def load(self, model: str, parameters: Mapping[str, object], ended: Ended) -> None:
-        """Loads a model, or its files anew where they have changed. Parameters: none is supported yet."""
+        """Loads a model, or its files anew where they have changed. Parameter `config`: a ModelConfig in JSON that
+        takes the place of config.pbtxt until the next load of this model.
+        """
         for name in parameters:
-            what = "files are taken from the repository only" if name.startswith("file:") else "put it in config.pbtxt"
-            ended(errors.NotSupportedError(f"load parameter '{name[:64]}' is not supported: {what}"))
-            return
-        self._ask("model load", {"name": model}, then(ended))
+            if name != "config":
+                what = "files are taken from the repository only" if name.startswith("file:") else "expected 'config'"
+                ended(errors.NotSupportedError(f"load parameter '{name[:64]}' is not supported: {what}"))
+                return
+        arguments: dict[str, Any] = {"name": model}
+        if "config" in parameters:
+            try:
+                arguments["config"] = _config_of(parameters["config"])
+            except errors.InvalidArgumentError as error:
+                ended(error)
+                return
+        self._ask("model load", arguments, then(ended))
 
     def unload(self, model: str, ended: Ended) -> None:
         """Unloads a model: requests in flight are still answered."""
         self._ask("model unload", {"name": model}, then(ended))
+
+
+def _config_of(text: object) -> dict[str, Any]:
+    """The parameter `config`: the text of a JSON object."""
+    if not isinstance(text, str) or len(text) > MAX_CONFIG_BYTES:
+        raise errors.InvalidArgumentError(
+            f"load parameter 'config': expected the JSON text of a ModelConfig, at most {MAX_CONFIG_BYTES} bytes"
+        )
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise errors.InvalidArgumentError("load parameter 'config': expected the JSON text of a ModelConfig")
+    return document
 
 
 def then(ended: Ended) -> Callable[[int, str], None]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conformance.triton_jobs import Job, Request
 from tests.conformance.v2_client import Tensor
-from tests.support import triton_repository
+from tests.support import onnx_writer, triton_repository
 from tests.support.faults import wait_until
 from tests.support.server import Server, running
 
@@ -132,3 +132,65 @@ def test_a_changed_configuration_reloads_its_model(server: Server, repository: P
     row = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
     assert server.post("/v2/models/plain/infer", row).json()["outputs"][0]["data"] == [1, 2, 3, 4]
     assert config(server, "plain")["max_batch_size"] == 5
+
+
+@pytest.fixture(scope="module")
+def explicit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("explicit")
+    triton_repository.put(root, "plain", onnx_writer.identity(), "max_batch_size: 3")
+    with running(root, "--model-control-mode", "explicit", "--load-model", "plain", "--workers", "1") as started:
+        yield started
+
+
+def load(server: Server, config: object) -> tuple[int, str]:
+    parameters = {} if config is None else {"config": json.dumps(config)}
+    answer = server.post("/v2/repository/models/plain/load", {"parameters": parameters})
+    return answer.status, answer.body.decode()
+
+
+def test_a_load_request_brings_a_configuration(explicit: Server) -> None:
+    delayed = {
+        "max_batch_size": 8,
+        "dynamic_batching": {
+            "max_queue_delay_microseconds": 300_000,
+            "default_queue_policy": {"default_timeout_microseconds": 20_000, "allow_timeout_override": True},
+        },
+    }
+    assert load(explicit, delayed) == (200, "")
+    assert config(explicit, "plain")["max_batch_size"] == 8
+    row = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
+    late = explicit.post("/v2/models/plain/infer", row)
+    assert late.status in (503, 504) and "deadline" in late.body.decode()
+    # As many rows as fit are due at once.
+    full = {"inputs": [{"name": "x", "shape": [8, 4], "datatype": "FP32", "data": [1.0] * 32}]}
+    assert explicit.post("/v2/models/plain/infer", full).status == 200
+
+
+def test_what_cannot_be_followed_leaves_what_serves(explicit: Server) -> None:
+    assert load(explicit, None) == (200, "")
+    status, text = load(explicit, {"sequence_batching": {}})
+    assert status == 400 and "config: sequence_batching: not supported" in text
+    status, text = load(explicit, {"max_batch": 3})
+    assert status == 400 and "max_batch" in text
+    assert load(explicit, [1])[0] == 400
+    assert config(explicit, "plain")["max_batch_size"] == 3
+    # What the server answers is a configuration that it takes.
+    assert load(explicit, {**config(explicit, "plain"), "max_batch_size": 5}) == (200, "")
+    assert config(explicit, "plain")["max_batch_size"] == 5
+
+
+def test_a_provider_that_is_not_there_is_named(explicit: Server) -> None:
+    accelerators = {"gpu_execution_accelerator": [{"name": "tensorrt"}]}
+    status, text = load(explicit, {"optimization": {"execution_accelerators": accelerators}})
+    assert status == 400 and "ONNX Runtime has no TensorrtExecutionProvider here" in text
+
+
+def test_a_warm_up_that_fails_keeps_the_model_from_loading(tmp_path: Path) -> None:
+    """Random indexes lie outside its table."""
+    sample = 'inputs { key: "index" value { data_type: TYPE_INT64 dims: [ 1 ] random_data: true } }'
+    warm_up = f'model_warmup {{ name: "w" {sample} }}'
+    triton_repository.put(tmp_path, "refuses", onnx_writer.fails_on_index(), warm_up)
+    triton_repository.put(tmp_path, "plain", onnx_writer.identity(), None)
+    with running(tmp_path, "--workers", "1", "--model-control-mode", "explicit", "--load-model", "plain") as server:
+        answer = server.post("/v2/repository/models/refuses/load", {})
+        assert answer.status == 400 and "model_warmup 'w'" in answer.body.decode()
