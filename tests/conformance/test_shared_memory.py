@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,6 +320,37 @@ def test_an_object_that_is_replaced_is_not_followed(server: Server, memory: Shar
     for _ in range(4):
         answer = infer(server, "flat", [tensor("INT64", [3], place("r", 24))])
         assert answer.json()["outputs"][0]["data"] == [1, 2, 3]
+
+
+def wait_in_flight(server: Server) -> None:
+    deadline = time.monotonic_ns() + 10_000_000_000
+    while 'headrace_inflight_requests{model="flat",version="1"} 1' not in server.get(
+        "/metrics", port=server.metrics_port
+    ).body.decode().replace(".0", ""):
+        assert time.monotonic_ns() < deadline, server.log()
+        time.sleep(0.005)
+
+
+def test_a_region_unregistered_while_a_request_waits(server: Server, memory: SharedObject) -> None:
+    """The answer still goes where the request said; then the object is let go."""
+    inline = [{**tensor("INT64", [3], {}), "data": [4, 5, 6]}]
+    found: list[Answer] = []
+    asking = threading.Thread(target=lambda: found.append(infer(server, "flat", inline, {"y": place("r", 24, 8)})))
+    executors = server.pids("executor")
+    for pid in executors:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        asking.start()
+        wait_in_flight(server)
+        assert unregister(server, "r").status == 200
+        assert register(server, "r", memory.key, 8).status == 200
+        assert memory.read(8, 24) == bytes(24)
+    finally:
+        for pid in executors:
+            os.kill(pid, signal.SIGCONT)
+        asking.join()
+    assert [answer.status for answer in found] == [200]
+    assert memory.read(8, 24) == np.array([4, 5, 6], np.int64).tobytes()
 
 
 def hammer(server: Server, body: dict[str, Any], model: str, count: int, found: list[Answer]) -> None:
