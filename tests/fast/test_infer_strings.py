@@ -257,6 +257,7 @@ def test_raw_body_is_the_element(dims: list[int], body: bytes) -> None:
             "byte_count": 4 + len(body),
             "json_data": None,
             "bytes": None,
+            "shared": None,
         }
     ]
     assert found["outputs"] == [(0, True)]
