@@ -101,6 +101,10 @@ test: test-setup build/debug/stamp ## set up, then lint, types and all tests but
 t: build $(VENV)/stamp-dev ## the fast tests: unit and fast, under 30 s
 	$(BIN)/pytest -q -m "not slow and not stress and not lint" tests/unit tests/fast $(ARGS)
 
+.PHONY: conformance
+conformance: test-setup ## the tests with clients of other projects; writes docs/conformance.md
+	$(BIN)/python tools/conformance.py
+
 .PHONY: lint
 lint: build $(VENV)/stamp-dev ## style, types, layout and import rules only
 	$(BIN)/pytest -q -m lint tests/unit $(ARGS)
