@@ -131,8 +131,8 @@ def _add(
     path = paths.setdefault(pattern, {})
     if used := [parameters[part] for part in parameters if part in pattern]:
         path["parameters"] = used
-    words = pattern.translate(str.maketrans("/:{}.", "_____")).strip("_") or "root"
-    path[method] = {"operationId": f"{method}_{words}", **operation}
+    # The path as it is: with other letters for its slashes, two models could come to the same.
+    path[method] = {"operationId": f"{method}{pattern}", **operation}
 
 
 def _path_parameters(models: Sequence[ServedModel]) -> Schema:
@@ -183,11 +183,13 @@ def _infer(model: ServedModel) -> dict[str, Any]:
             {
                 "name": "Inference-Header-Content-Length",
                 "in": "header",
-                "description": "Bytes of the JSON part; what follows are tensors, in the order of the inputs.",
+                "description": "Bytes of the JSON part; what follows are tensors, in the order of the inputs. "
+                "0: the whole body is the tensor of the one input.",
                 "schema": length,
             }
         ],
-        "requestBody": {"required": True, "content": content},
+        # Not required: a raw request may be of no bytes.
+        "requestBody": {"content": content},
         "responses": {
             "200": {
                 "description": "The outputs.",
