@@ -255,6 +255,8 @@ class _Parser:
             if label_file and not _FILE_NAME.fullmatch(label_file):
                 self._refuse(f"{place}.label_filename", f"expected the name of a file, got {label_file!r}")
             layout = self._enum_name(tensor, "format") if kind == "input" else "FORMAT_NONE"
+            if layout not in ("FORMAT_NONE", "FORMAT_NHWC", "FORMAT_NCHW"):
+                self._refuse(f"{place}.format", f"expected FORMAT_NONE, FORMAT_NHWC or FORMAT_NCHW, got {layout}")
             if layout != "FORMAT_NONE" and len(tensor.dims) not in (3, 4):
                 self._refuse(f"{place}.format", f"expected three dims, or four with a batch axis, beside {layout}")
             found.append(
