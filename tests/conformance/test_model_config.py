@@ -148,22 +148,42 @@ def load(server: Server, config: object) -> tuple[int, str]:
     return answer.status, answer.body.decode()
 
 
+def batching(**fields: object) -> dict[str, object]:
+    return {"max_batch_size": 8, "dynamic_batching": fields}
+
+
+def infer(server: Server, row_count: int, **parameters: int) -> tuple[int, str]:
+    tensor = {"name": "x", "shape": [row_count, 4], "datatype": "FP32", "data": [1.0] * 4 * row_count}
+    answer = server.post("/v2/models/plain/infer", {"inputs": [tensor], "parameters": parameters})
+    return answer.status, answer.body.decode()
+
+
 def test_a_load_request_brings_a_configuration(explicit: Server) -> None:
-    delayed = {
-        "max_batch_size": 8,
-        "dynamic_batching": {
-            "max_queue_delay_microseconds": 300_000,
-            "default_queue_policy": {"default_timeout_microseconds": 20_000, "allow_timeout_override": True},
-        },
-    }
-    assert load(explicit, delayed) == (200, "")
+    assert load(explicit, batching(max_queue_delay_microseconds=1)) == (200, "")
     assert config(explicit, "plain")["max_batch_size"] == 8
-    row = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
-    late = explicit.post("/v2/models/plain/infer", row)
-    assert late.status in (503, 504) and "deadline" in late.body.decode()
-    # As many rows as fit are due at once.
-    full = {"inputs": [{"name": "x", "shape": [8, 4], "datatype": "FP32", "data": [1.0] * 32}]}
-    assert explicit.post("/v2/models/plain/infer", full).status == 200
+
+
+def test_preferred_sizes_and_full_batches_end_the_wait(explicit: Server) -> None:
+    """The wait is as long as the client's patience."""
+    patient = batching(preferred_batch_size=[6, 4], max_queue_delay_microseconds=10_000_000)
+    assert load(explicit, patient) == (200, "")
+    assert [infer(explicit, rows)[0] for rows in (4, 5, 8)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize("has_override", [True, False])
+def test_timeouts(explicit: Server, has_override: bool) -> None:
+    """A row that waits for 0.3 s for others has no 1 ms, and has a minute."""
+
+    def policy(timeout_us: int) -> dict[str, object]:
+        policy = {"default_timeout_microseconds": timeout_us, "allow_timeout_override": has_override}
+        return batching(max_queue_delay_microseconds=300_000, default_queue_policy=policy)
+
+    assert load(explicit, policy(1000)) == (200, "")
+    status, text = infer(explicit, 1)
+    assert status in (503, 504) and "deadline" in text
+    assert load(explicit, policy(60_000_000)) == (200, "")
+    assert infer(explicit, 1)[0] == 200
+    assert (infer(explicit, 1, timeout=1000)[0] == 200) == (not has_override)
 
 
 def test_what_cannot_be_followed_leaves_what_serves(explicit: Server) -> None:
