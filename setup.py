@@ -42,7 +42,13 @@ DIRECTIVES = {
 #: Modules that call the C++17 standard library (std::from_chars, std::to_chars).
 CPLUSPLUS = {"infer_classes", "infer_json_fill", "infer_json_reply", "string_tensor", "tfs_json_reply"}
 #: Modules that call a shared library of the system.
-LIBRARIES = {"content_coding": ["z"], "h2_session": ["nghttp2"], "h2_stream": ["nghttp2"], "http2_rest": ["nghttp2"]}
+LIBRARIES = {
+    "content_coding": ["z"],
+    "h2_frames": ["nghttp2"],
+    "h2_session": ["nghttp2"],
+    "h2_stream": ["nghttp2"],
+    "http2_rest": ["nghttp2"],
+}
 
 
 def extensions() -> list[Extension]:

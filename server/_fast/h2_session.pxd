@@ -10,6 +10,13 @@ from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session
 from server._fast.peer_output cimport PeerOutput
 from server._fast.slab_ring cimport Claim
 
+cdef enum:
+    STREAM_WINDOW_BYTES = 65536
+    CONNECTION_WINDOW_BYTES = 1048576
+    #: A stream whose message says that it is larger may fill this much before the application looks at it.
+    LARGE_WINDOW_BYTES = 8388608
+    MAX_QUEUED_FRAMES = 1000
+
 #: A cancelled call whose rows an executor may still be running; it stays charged to its connection until they are free.
 cdef class Debt:
     cdef LaneClient lane

@@ -1,7 +1,7 @@
 """The framing half of an HTTP/2 connection: libnghttp2 on a uvloop transport, with the limits that libnghttp2 lacks.
 
-It knows frames, streams, windows and budgets; gRPC and REST are above it. Received bytes go through nghttp2's
-callbacks at C level; what they make due leaves in one write at the end of the loop turn. Work is charged to its
+It knows streams, windows and budgets; gRPC and REST are above it, and h2_frames, which opens nghttp2's session, tells
+it of the frames that came. What they make due leaves in one write at the end of the loop turn. Work is charged to its
 connection until it is done: a reset stream whose rows still run counts as open. One connection, one event loop thread.
 O(bytes).
 """
@@ -13,40 +13,21 @@ from server._fast.atomics cimport relaxed_add, word_load
 from server._fast.clock cimport now_ns
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend
 from server._fast.h2_budget cimport bucket_fill, bucket_take
-from server._fast.h2_keepalive cimport age_begin, age_is_grace_over, age_is_over, pings_answered, pings_take
-from server._fast.h2_stream cimport MAX_HEADER_LIST_BYTES, TIMEOUT_NONE, H2Stream, read_reply
+from server._fast.h2_keepalive cimport age_begin, age_is_grace_over, age_is_over, pings_take
+from server._fast.h2_stream cimport H2Stream, read_reply
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport (
-    NGHTTP2_CANCEL, NGHTTP2_DATA, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_ERR_CALLBACK_FAILURE,
-    NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE,
-    NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR, NGHTTP2_PING, NGHTTP2_PRIORITY,
-    NGHTTP2_REFUSED_STREAM, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
-    NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_FRAME_SIZE, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
-    nghttp2_data_provider, nghttp2_frame, nghttp2_nv, nghttp2_option, nghttp2_option_new,
-    nghttp2_option_set_max_outbound_ack, nghttp2_option_set_max_settings, nghttp2_option_set_no_auto_window_update,
-    nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
-    nghttp2_session_callbacks_set_on_begin_headers_callback,
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback, nghttp2_session_callbacks_set_on_frame_recv_callback,
-    nghttp2_session_callbacks_set_on_frame_send_callback, nghttp2_session_callbacks_set_on_header_callback,
-    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
-    nghttp2_session_callbacks_set_on_stream_close_callback, nghttp2_session_consume_connection,
-    nghttp2_session_consume_stream, nghttp2_session_del, nghttp2_session_get_outbound_queue_size,
-    nghttp2_session_get_last_proc_stream_id, nghttp2_session_mem_recv, nghttp2_session_mem_send,
-    nghttp2_session_resume_data, nghttp2_session_server_new2, nghttp2_session_set_local_window_size,
-    nghttp2_session_want_read, nghttp2_session_want_write, nghttp2_settings_entry, nghttp2_submit_goaway,
-    nghttp2_submit_response, nghttp2_submit_rst_stream, nghttp2_submit_settings, nghttp2_submit_shutdown_notice,
+    NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR,
+    nghttp2_data_provider, nghttp2_nv, nghttp2_session_consume_stream, nghttp2_session_del,
+    nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_outbound_queue_size, nghttp2_session_mem_recv,
+    nghttp2_session_mem_send, nghttp2_session_resume_data, nghttp2_session_set_local_window_size,
+    nghttp2_session_want_read, nghttp2_session_want_write, nghttp2_submit_goaway, nghttp2_submit_response,
+    nghttp2_submit_rst_stream, nghttp2_submit_shutdown_notice,
 )
 from server._fast.outbuf cimport outbuf_free, outbuf_write
 from server._fast.slab_ring cimport ROW_FREE, row_at, row_state, word_generation
-from server._fast.spare_buffers cimport spare_give, spare_reserve, spare_take
+from server._fast.spare_buffers cimport spare_give, spare_reserve
 
-
-cdef uint32_t STREAM_WINDOW_BYTES = 65536
-cdef uint32_t CONNECTION_WINDOW_BYTES = 1 << 20
-#: A stream whose message says that it is larger may fill this much before the application looks at it.
-cdef uint32_t LARGE_WINDOW_BYTES = 8 << 20
-cdef uint32_t MAX_FRAME_BYTES = 1 << 18
-cdef size_t MAX_QUEUED_FRAMES = 1000
 #: Resets, by either side: a burst, and then so many a second.
 cdef double RESET_BURST = 1000.0
 cdef double RESETS_PER_S = 33.0
@@ -57,162 +38,9 @@ cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 #: A stream with more of its reply unsent than this reads no further message.
 cdef size_t MAX_WAITING_BYTES = 1 << 18
 
+
 cdef class Debt:
     pass
-
-
-# ---- nghttp2's callbacks. They may not raise: an error ends the connection.
-
-cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
-    cdef H2Session self = <H2Session>user_data
-    cdef H2Stream stream
-    if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
-        return 0
-    try:
-        if self.is_closing or self.charged() >= self.max_streams:
-            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_REFUSED_STREAM)
-            self.spend_reset()
-            return 0
-        stream = H2Stream.__new__(H2Stream)
-        stream.id = frame.hd.stream_id
-        stream.timeout_ns = TIMEOUT_NONE
-        stream.json_bytes = -1
-        stream.grpc_status = -1
-        stream.received_ns = self.active_ns
-        spare_take(&self.frontend.spares, &stream.body)
-        self.streams[stream.id] = stream
-        self.recent = stream
-        return 0
-    except Exception:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
-
-
-cdef int on_header(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name, size_t name_bytes,
-                   const uint8_t* value, size_t value_bytes, uint8_t flags, void* user_data) noexcept:
-    cdef H2Session self = <H2Session>user_data
-    cdef H2Stream stream
-    try:
-        stream = self.find(frame.hd.stream_id)
-        if stream is None or frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
-            return 0
-        if stream.header(<const char*>name, name_bytes, <const char*>value, value_bytes):
-            # nghttp2 resets the stream and decodes the rest of the block without telling.
-            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
-        return 0
-    except Exception:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
-
-
-cdef int on_data_chunk(nghttp2_session* session, uint8_t flags, int32_t stream_id, const uint8_t* data, size_t n,
-                       void* user_data) noexcept:
-    cdef H2Session self = <H2Session>user_data
-    cdef H2Stream stream
-    try:
-        nghttp2_session_consume_connection(session, n)
-        stream = self.find(stream_id)
-        if stream is None or stream.is_reply_complete:
-            nghttp2_session_consume_stream(session, stream_id, n)
-            return 0
-        if self.is_busy(stream):
-            # What waits behind a message that is being answered fills the stream's window, not our memory.
-            stream.owed_bytes += n
-        else:
-            nghttp2_session_consume_stream(session, stream_id, n)
-        if outbuf_write(&stream.body, <const char*>data, n) < 0:
-            return NGHTTP2_ERR_CALLBACK_FAILURE
-        self.frontend.held_bytes += n
-        self.on_data(stream)
-        return 0
-    except Exception:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
-
-
-cdef int on_frame(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
-    cdef H2Session self = <H2Session>user_data
-    cdef H2Stream stream
-    cdef int kind = frame.hd.type
-    try:
-        if kind == NGHTTP2_HEADERS or kind == NGHTTP2_DATA:
-            stream = self.find(frame.hd.stream_id)
-            if stream is not None:
-                if kind == NGHTTP2_HEADERS and frame.headers.cat == NGHTTP2_HCAT_REQUEST:
-                    relaxed_add(&self.frontend.page.requests_total, 1)
-                    self.on_request(stream)
-                if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-                    stream.got_end = True
-                    if not stream.is_reply_complete:
-                        self.on_end(stream)
-            if kind == NGHTTP2_DATA and frame.hd.length == 0 and not frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-                self.spend_glitch()
-        elif kind == NGHTTP2_RST_STREAM:
-            self.spend_reset()
-        elif kind == NGHTTP2_PING and not frame.hd.flags & NGHTTP2_FLAG_ACK:
-            self.ping_received()
-        elif kind == NGHTTP2_PRIORITY or (kind == NGHTTP2_SETTINGS and not frame.hd.flags & NGHTTP2_FLAG_ACK):
-            self.spend_glitch()
-        return 0
-    except Exception:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
-
-
-cdef int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
-    cdef H2Session self = <H2Session>user_data
-    if frame.hd.type == NGHTTP2_RST_STREAM:
-        try:
-            # Violations that make this side reset a stream cost the peer the same (MadeYouReset).
-            self.spend_reset()
-        except Exception:
-            return NGHTTP2_ERR_CALLBACK_FAILURE
-    elif frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA:
-        pings_answered(&self.pings)
-    return 0
-
-
-cdef int on_invalid_frame(nghttp2_session* session, const nghttp2_frame* frame, int code, void* user_data) noexcept:
-    cdef H2Session self = <H2Session>user_data
-    try:
-        relaxed_add(&self.frontend.page.protocol_errors_total, 1)
-        self.spend_glitch()
-        return 0
-    except Exception:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
-
-
-cdef int on_stream_close(nghttp2_session* session, int32_t stream_id, uint32_t code, void* user_data) noexcept:
-    cdef H2Session self = <H2Session>user_data
-    try:
-        stream = self.streams.pop(stream_id, None)
-        if stream is not None:
-            if self.recent is stream:
-                self.recent = None
-            self.close_stream(stream)
-        return 0
-    except Exception:
-        return NGHTTP2_ERR_CALLBACK_FAILURE
-
-
-cdef nghttp2_session_callbacks* callbacks = NULL
-cdef nghttp2_option* options = NULL
-
-
-cdef int prepare() except -1:
-    """The callbacks and options that all sessions share."""
-    global callbacks, options
-    if callbacks != NULL:
-        return 0
-    if nghttp2_session_callbacks_new(&callbacks) != 0 or nghttp2_option_new(&options) != 0:
-        raise MemoryError()
-    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
-    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)
-    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame)
-    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
-    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame)
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
-    nghttp2_option_set_max_outbound_ack(options, MAX_QUEUED_FRAMES)
-    nghttp2_option_set_max_settings(options, 32)
-    nghttp2_option_set_no_auto_window_update(options, 1)
-    return 0
 
 
 cdef class H2Session(PeerOutput):
@@ -223,8 +51,6 @@ cdef class H2Session(PeerOutput):
 
     def __cinit__(self, Frontend frontend not None, str port not None, uint64_t max_age_ns=0, uint64_t grace_ns=0,
                   uint32_t max_streams=100, uint64_t min_ping_ns=10000000000):
-        cdef nghttp2_settings_entry settings[4]
-        prepare()
         self.port = port
         self.age.max_ns = max_age_ns
         self.age.grace_ns = grace_ns
@@ -235,18 +61,6 @@ cdef class H2Session(PeerOutput):
         self.held_up = []
         bucket_fill(&self.resets, RESET_BURST, RESETS_PER_S, 0)
         bucket_fill(&self.glitches, GLITCH_BURST, GLITCHES_PER_S, 0)
-        if nghttp2_session_server_new2(&self.session, callbacks, <void*>self, options) != 0:
-            raise MemoryError()
-        settings[0].settings_id = NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
-        settings[0].value = max_streams
-        settings[1].settings_id = NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
-        settings[1].value = STREAM_WINDOW_BYTES
-        settings[2].settings_id = NGHTTP2_SETTINGS_MAX_FRAME_SIZE
-        settings[2].value = MAX_FRAME_BYTES
-        settings[3].settings_id = NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
-        settings[3].value = MAX_HEADER_LIST_BYTES
-        nghttp2_submit_settings(self.session, NGHTTP2_FLAG_NONE, settings, 4)
-        nghttp2_session_set_local_window_size(self.session, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW_BYTES)
 
     def __dealloc__(self):
         if self.session != NULL:

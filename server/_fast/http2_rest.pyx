@@ -24,6 +24,7 @@ from server._fast.content_coding cimport (
     inflate_some,
 )
 from server._fast.cors cimport cors_fields, cors_find, cors_preflight_fields
+from server._fast.h2_frames cimport h2_frames_open
 from server._fast.h2_session cimport H2Session
 from server._fast.h2_stream cimport ROUTE_REST, TIMEOUT_NONE, H2Stream, nv
 from server._fast.http1_error cimport (
@@ -53,6 +54,9 @@ cdef tuple ACCEPTED_CODINGS = (("Accept-Encoding", "gzip, deflate"),)
 
 cdef class Http2Rest(H2Session):
     """The streams of a connection that are no gRPC calls."""
+
+    def __cinit__(self):
+        h2_frames_open(self)
 
     def upgrade(self, bytes settings not None, list headers not None, bint is_head):
         cdef H2Stream stream

@@ -1,0 +1,1 @@
+"""Frames of HTTP/2 connections; its interface is C."""
