@@ -186,6 +186,9 @@ OPTIONS: tuple[Option, ...] = (
         "idle_timeout_s", "S", seconds(86400.0), 60.0, "limits", "time a connection may stay open without a request"
     ),
     Option(
+        "send_timeout_s", "S", seconds(86400.0), 30.0, "limits", "time a client may take nothing of an answer that waits"
+    ),
+    Option(
         "max_connection_age_s",
         "S",
         seconds(30 * 86400.0, low=1.0),
@@ -351,6 +354,7 @@ class ServeConfig:
     max_body_bytes: int = 64 << 20
     head_timeout_s: float = 5.0
     idle_timeout_s: float = 60.0
+    send_timeout_s: float = 30.0
     max_connection_age_s: float = 0.0
     max_connection_age_grace_s: float = 0.0
     max_concurrent_streams: int = 100

@@ -53,6 +53,7 @@ cdef class Frontend(Turn):
     cdef uint64_t max_held_bytes
     cdef uint64_t head_timeout_ns
     cdef uint64_t idle_timeout_ns
+    cdef uint64_t send_timeout_ns
     cdef public bint has_tensor_content_replies
     cdef SliceQueue slices         # compression that takes longer than a turn of the loop may
     cdef list cors_origins         # b"https://a.example", or b"*" alone; empty: no cross-origin requests

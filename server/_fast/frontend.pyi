@@ -25,7 +25,7 @@ class Frontend(Turn):
 
     cors_origins: whose pages may call this server from a browser, "*" for everyone's. bell: the worker's eventfd;
     max_held_bytes: partial requests of all connections together; times in ns, sizes in
-    bytes. has_tensor_content_replies, which may be set at any time: replies to TensorFlow Serving's Predict have their
+    bytes. send_timeout_ns: how long a client may take nothing of an answer that waits for it. has_tensor_content_replies, which may be set at any time: replies to TensorFlow Serving's Predict have their
     elements in tensor_content, not in the field of their datatype.
     """
 
@@ -48,6 +48,7 @@ class Frontend(Turn):
         max_held_bytes: int,
         head_timeout_ns: int,
         idle_timeout_ns: int,
+        send_timeout_ns: int = 30_000_000_000,
         max_head_bytes: int = 32768,
         max_target_bytes: int = 8192,
         max_fields: int = 100,

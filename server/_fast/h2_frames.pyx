@@ -10,15 +10,17 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from server._fast.atomics cimport relaxed_add
 from server._fast.h2_keepalive cimport pings_answered
 from server._fast.h2_session cimport CONNECTION_WINDOW_BYTES, MAX_QUEUED_FRAMES, STREAM_WINDOW_BYTES, H2Session
+from server._fast.h2_skipped cimport skipped_has, skipped_open
 from server._fast.h2_stream cimport MAX_HEADER_LIST_BYTES, TIMEOUT_NONE, H2Stream
 from server._fast.nghttp2 cimport (
     NGHTTP2_DATA, NGHTTP2_ERR_CALLBACK_FAILURE, NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_FLAG_ACK,
     NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_NONE, NGHTTP2_HCAT_REQUEST, NGHTTP2_HEADERS, NGHTTP2_PING, NGHTTP2_PRIORITY,
-    NGHTTP2_REFUSED_STREAM, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
-    NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_FRAME_SIZE, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE,
-    nghttp2_frame, nghttp2_option, nghttp2_option_new, nghttp2_option_set_max_outbound_ack,
-    nghttp2_option_set_max_settings, nghttp2_option_set_no_auto_window_update, nghttp2_session,
-    nghttp2_session_callbacks, nghttp2_session_callbacks_new, nghttp2_session_callbacks_set_on_begin_headers_callback,
+    NGHTTP2_PROTOCOL_ERROR, NGHTTP2_REFUSED_STREAM, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS,
+    NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, NGHTTP2_SETTINGS_MAX_FRAME_SIZE,
+    NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, nghttp2_frame, nghttp2_frame_hd, nghttp2_option, nghttp2_option_new,
+    nghttp2_option_set_max_outbound_ack, nghttp2_option_set_max_settings, nghttp2_option_set_no_auto_window_update,
+    nghttp2_session, nghttp2_session_callbacks, nghttp2_session_callbacks_new,
+    nghttp2_session_callbacks_set_on_begin_frame_callback, nghttp2_session_callbacks_set_on_begin_headers_callback,
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback, nghttp2_session_callbacks_set_on_frame_recv_callback,
     nghttp2_session_callbacks_set_on_frame_send_callback, nghttp2_session_callbacks_set_on_header_callback,
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback,
@@ -30,11 +32,25 @@ from server._fast.outbuf cimport outbuf_write
 from server._fast.spare_buffers cimport spare_take
 
 
+cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* head, void* user_data) noexcept:
+    cdef H2Session self = <H2Session>user_data
+    if head.type != NGHTTP2_HEADERS or not skipped_has(&self.skipped, head.stream_id) or self.must_end:
+        return 0
+    try:
+        # nghttp2 would decode the block and say nothing.
+        relaxed_add(&self.frontend.page.protocol_errors_total, 1)
+        self.go_away(NGHTTP2_PROTOCOL_ERROR, b"HEADERS: stream id below an earlier one")
+        return 0
+    except Exception:
+        return NGHTTP2_ERR_CALLBACK_FAILURE
+
+
 cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept:
     cdef H2Session self = <H2Session>user_data
     cdef H2Stream stream
     if frame.hd.type != NGHTTP2_HEADERS or frame.headers.cat != NGHTTP2_HCAT_REQUEST:
         return 0
+    skipped_open(&self.skipped, frame.hd.stream_id)
     try:
         if self.is_closing or self.charged() >= self.max_streams:
             nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_REFUSED_STREAM)
@@ -170,6 +186,7 @@ cdef int prepare() except -1:
         return 0
     if nghttp2_session_callbacks_new(&callbacks) != 0 or nghttp2_option_new(&options) != 0:
         raise MemoryError()
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame)
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)

@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from server._fast.h2_budget cimport Bucket
 from server._fast.h2_keepalive cimport Age, Pings
+from server._fast.h2_skipped cimport Skipped
 from server._fast.h2_stream cimport H2Stream
 from server._fast.infer_call cimport LaneClient
 from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session
@@ -38,6 +39,7 @@ cdef class H2Session(PeerOutput):
     cdef Age age
     cdef Pings pings
     cdef uint32_t max_streams
+    cdef Skipped skipped
     cdef Bucket resets
     cdef Bucket glitches
     cdef size_t spilled_bytes

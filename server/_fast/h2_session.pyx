@@ -34,7 +34,6 @@ cdef double RESETS_PER_S = 33.0
 #: Frames that ask for nothing: pings, settings, priorities, empty data, violations that end only a stream.
 cdef double GLITCH_BURST = 2000.0
 cdef double GLITCHES_PER_S = 200.0
-cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 #: A stream with more of its reply unsent than this reads no further message.
 cdef size_t MAX_WAITING_BYTES = 1 << 18
 
@@ -353,7 +352,7 @@ cdef class H2Session(PeerOutput):
             if left != self.spilled_bytes:
                 self.spilled_bytes = left
                 self.active_ns = now
-            elif now - self.active_ns > SEND_TIMEOUT_NS:
+            elif now - self.active_ns > self.frontend.send_timeout_ns:
                 self.drop()
             return 0
         if not self.streams and now - self.active_ns > self.frontend.idle_timeout_ns:
@@ -368,12 +367,23 @@ cdef class H2Session(PeerOutput):
         return 0
 
     cdef int check_stalled(self, uint64_t now) except -1:
-        """Streams whose client neither sends nor takes anything are reset; the connection may live."""
+        """Streams whose client neither sends nor takes anything are reset; the connection may live.
+
+        A reply that waits is timed by itself: pings and other streams of its client are no progress.
+        """
         cdef H2Stream stream
+        cdef bint is_waiting
         for stream in list(self.streams.values()):
+            is_waiting = stream.has_response and stream.reply.len > stream.reply_sent
+            if not is_waiting or stream.seen_ns == 0 or stream.moved_bytes != stream.seen_bytes:
+                stream.seen_bytes = stream.moved_bytes
+                stream.seen_ns = now
+            elif now - stream.seen_ns > self.frontend.send_timeout_ns:
+                self.reset(stream, NGHTTP2_CANCEL)
+                continue
             if stream.call is not None or stream.task is not None:
                 continue
-            if now - self.active_ns > SEND_TIMEOUT_NS and (stream.has_response or not stream.got_end):
+            if now - self.active_ns > self.frontend.send_timeout_ns and (stream.has_response or not stream.got_end):
                 self.reset(stream, NGHTTP2_CANCEL)
         return 0
 

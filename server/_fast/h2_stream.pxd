@@ -49,6 +49,9 @@ cdef class H2Stream:
     cdef object task               # a control call in flight, or None
     cdef OutBuf reply              # data to be sent
     cdef size_t reply_sent
+    cdef uint64_t moved_bytes      # of the reply, that nghttp2 ever took
+    cdef uint64_t seen_bytes       # moved_bytes when check_time last saw it grow, at seen_ns
+    cdef uint64_t seen_ns
     cdef bint has_response         # response headers are submitted
     cdef bint is_reply_complete    # nothing will be appended to reply
     cdef bint is_deferred          # nghttp2 waits for resume_data

@@ -145,6 +145,7 @@ cdef ssize_t read_reply(nghttp2_session* session, int32_t stream_id, uint8_t* bu
     if n:
         memcpy(buf, stream.reply.data + stream.reply_sent, n)
     stream.reply_sent += n
+    stream.moved_bytes += n
     if stream.reply_sent < stream.reply.len:
         if stream.reply_sent > KEEP_SENT_BYTES and 2 * stream.reply_sent >= stream.reply.len:
             # A client that never catches up must not make the buffer as long as all that was ever sent.

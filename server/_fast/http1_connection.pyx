@@ -42,7 +42,6 @@ cdef size_t MAX_SKIPPED_BYTES = 1 << 20
 cdef size_t MAX_LINGER_BYTES = 1 << 20
 cdef uint64_t LINGER_NS = 2000000000
 #: A client that takes no byte of its answers for this long is dropped.
-cdef uint64_t SEND_TIMEOUT_NS = 30000000000
 #: The least rate of a body, bytes a second, after a grace of one head time-out.
 cdef uint64_t MIN_BODY_RATE = 240
 cdef size_t KEEP_OWN_BYTES = 1 << 16
@@ -505,7 +504,7 @@ cdef class Http1Connection(Http1Answer):
             if left != self.spilled_bytes:
                 self.spilled_bytes = left
                 self.active_ns = now
-            elif now - self.active_ns > SEND_TIMEOUT_NS:
+            elif now - self.active_ns > self.frontend.send_timeout_ns:
                 self.drop()
             return 0
         if self.slot_count or self.is_decoding or self.state == LINGER:

@@ -68,6 +68,7 @@ cdef class Http2Rest(H2Session):
             return False
         stream = H2Stream.__new__(H2Stream)
         stream.id = 1
+        self.skipped.last = 1
         stream.timeout_ns = TIMEOUT_NONE
         stream.json_bytes = -1
         stream.grpc_status = -1

@@ -76,6 +76,9 @@ cdef extern from "<nghttp2/nghttp2.h>":
 
     int nghttp2_session_callbacks_new(nghttp2_session_callbacks** out) noexcept
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks* callbacks) noexcept
+    void nghttp2_session_callbacks_set_on_begin_frame_callback(
+        nghttp2_session_callbacks* cbs,
+        int (*callback)(nghttp2_session* session, const nghttp2_frame_hd* hd, void* user_data) noexcept)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(
         nghttp2_session_callbacks* callbacks,
         int (*callback)(nghttp2_session*, const nghttp2_frame*, void*) noexcept) noexcept

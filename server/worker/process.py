@@ -105,6 +105,7 @@ class Worker:
             max_held_bytes=max(MAX_HELD_BYTES, 2 * config.max_body_bytes),
             head_timeout_ns=int(config.head_timeout_s * 1e9),
             idle_timeout_ns=int(config.idle_timeout_s * 1e9),
+            send_timeout_ns=int(config.send_timeout_s * 1e9),
             cors_origins=config.cors,
         )
         self._frontend.has_tensor_content_replies = config.enable_serialization_as_tensor_content
