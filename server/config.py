@@ -186,7 +186,7 @@ OPTIONS: tuple[Option, ...] = (
         "idle_timeout_s", "S", seconds(86400.0), 60.0, "limits", "time a connection may stay open without a request"
     ),
     Option(
-        "send_timeout_s", "S", seconds(86400.0), 30.0, "limits", "time a client may take nothing of an answer that waits"
+        "send_timeout_s", "S", seconds(86400.0), 30.0, "limits", "time a client may take nothing of a waiting answer"
     ),
     Option(
         "max_connection_age_s",

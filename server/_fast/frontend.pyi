@@ -24,9 +24,9 @@ class Frontend(Turn):
     """The lanes and connections of a worker. Everything runs on the event loop's thread.
 
     cors_origins: whose pages may call this server from a browser, "*" for everyone's. bell: the worker's eventfd;
-    max_held_bytes: partial requests of all connections together; times in ns, sizes in
-    bytes. send_timeout_ns: how long a client may take nothing of an answer that waits for it. has_tensor_content_replies, which may be set at any time: replies to TensorFlow Serving's Predict have their
-    elements in tensor_content, not in the field of their datatype.
+    max_held_bytes: partial requests of all connections together; times in ns, sizes in bytes. send_timeout_ns: how long
+    a client may take nothing of an answer that waits. has_tensor_content_replies, which may be set at any time: replies
+    to TensorFlow Serving's Predict have their elements in tensor_content, not in the field of their datatype.
     """
 
     control: Control
