@@ -17,8 +17,8 @@ from server._fast.h2_keepalive cimport age_begin, age_is_grace_over, age_is_over
 from server._fast.h2_stream cimport H2Stream, read_reply
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport (
-    NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR,
-    nghttp2_data_provider, nghttp2_nv, nghttp2_session_consume_stream, nghttp2_session_del,
+    NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_ERR_BAD_CLIENT_MAGIC, NGHTTP2_FLAG_NONE,
+    NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR, nghttp2_data_provider, nghttp2_nv, nghttp2_session_consume_stream, nghttp2_session_del,
     nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_outbound_queue_size, nghttp2_session_mem_recv,
     nghttp2_session_mem_send, nghttp2_session_resume_data, nghttp2_session_set_local_window_size,
     nghttp2_session_want_read, nghttp2_session_want_write, nghttp2_submit_goaway, nghttp2_submit_response,
@@ -136,7 +136,9 @@ cdef class H2Session(PeerOutput):
         used = nghttp2_session_mem_recv(self.session, <const uint8_t*>p, n)
         self.is_receiving = False
         if used < 0 or nghttp2_session_get_outbound_queue_size(self.session) > MAX_QUEUED_FRAMES:
-            # What nghttp2 queued about it (GOAWAY) still goes out.
+            # What nghttp2 queued about it (GOAWAY) still goes out; about floods that it ends by itself it says nothing.
+            if not self.is_closing and used != NGHTTP2_ERR_BAD_CLIENT_MAGIC:
+                self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too many frames")
             relaxed_add(&self.frontend.page.protocol_errors_total, 1)
             self.pump()
             self.flush()
