@@ -63,7 +63,9 @@ def main(plan: ExecutorPlan) -> int:
 
         if not isinstance(error, LoadError):
             log.error("model_load_crashed", traceback=traceback.format_exc(), model=plan.name, version=plan.version)
-        plan.arena.set_state(MODEL_FAILED, str(error))
+        # A MemoryError has no text.
+        reason = str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+        plan.arena.set_state(MODEL_FAILED, reason)
         _ring(plan.supervisor_bell)
         return EXIT_LOAD_FAILED
     stopped = threading.Event()

@@ -79,9 +79,11 @@ class Lifecycle:
         self._waiting: list[tuple[str, Done]] = []
         self._told: tuple[list[list[object]], list[list[str]]] | None = None
         self._is_deciding = False
-        for version in self._wanted():
-            if version.error is None:
-                self._add(version).is_initial = True
+        for index, version in enumerate(self.found):
+            if version.error is None and self._is_chosen(version.name):
+                lane = self._add(index)
+                if lane is not None:
+                    lane.is_initial = True
 
     # -- what there is
 
@@ -118,8 +120,15 @@ class Lifecycle:
     def _wanted(self) -> list[ModelVersion]:
         return [version for version in self.found if self._is_chosen(version.name)]
 
-    def _add(self, version: ModelVersion) -> Lane:
-        lane = Lane(self._numbers, version, self._config, self._config.workers)
+    def _add(self, index: int) -> Lane | None:
+        """A lane for a version that was found; None, and the reason with the version, where there is no room for it."""
+        version = self.found[index]
+        try:
+            lane = Lane(self._numbers, version, self._config, self._config.workers)
+        except (OSError, MemoryError, ValueError, OverflowError) as error:
+            log.error("lane_not_made", model=version.name, version=version.version, reason=str(error))
+            self.found[index] = replace(version, error=f"no memory or descriptors for it: {error}")
+            return None
         self._numbers += 1
         self.lanes.append(lane)
         return lane
@@ -168,12 +177,8 @@ class Lifecycle:
         index = next(
             at for at, one in enumerate(self.found) if (one.name, one.version) == (action.name, action.version)
         )
-        version = self.found[index]
-        try:
-            lane = self._add(version)
-        except (OSError, MemoryError, ValueError) as error:
-            log.error("lane_not_made", model=version.name, version=version.version, reason=str(error))
-            self.found[index] = replace(version, error=f"no memory or descriptors for it: {error}")
+        lane = self._add(index)
+        if lane is None:
             return
         log.info("model_loading", model=lane.name, version=lane.version, lane=lane.number)
         self._workers.tell({"kind": "lane", **lane.document()}, lane.descriptors())

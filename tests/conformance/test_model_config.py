@@ -214,3 +214,15 @@ def test_a_warm_up_that_fails_keeps_the_model_from_loading(tmp_path: Path) -> No
     with running(tmp_path, "--workers", "1", "--model-control-mode", "explicit", "--load-model", "plain") as server:
         answer = server.post("/v2/repository/models/refuses/load", {})
         assert answer.status == 400 and "model_warmup 'w'" in answer.body.decode()
+
+
+def test_a_model_that_is_too_large_is_its_own_trouble(tmp_path: Path) -> None:
+    sizes = "dims: [ 2000000000, 2000000000, 2000000000 ]"
+    text = f'max_batch_size: 4 input {{ name: "x" {sizes} }} output {{ name: "y" {sizes} }}'
+    triton_repository.put(tmp_path, "large", onnx_writer.identity(dims=(-1, -1, -1, -1)), text)
+    triton_repository.put(tmp_path, "plain", onnx_writer.identity(), None)
+    with running(tmp_path, "--workers", "1") as server:
+        states = index(server)
+        assert states["plain", "1"][0] == "READY"
+        state, reason = states["large", "1"]
+        assert state == "UNAVAILABLE" and "no memory or descriptors for it" in reason
