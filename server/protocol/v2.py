@@ -165,7 +165,6 @@ def config_document(model: ServedModel) -> dict[str, object]:
         "model_transaction_policy": {"decoupled": False},
         "response_cache": {"enable": False},
     }
-    # A member that was left out above comes where it belongs by its absence: JSON has no order.
     return {**document, **model.configured}
 
 
