@@ -46,7 +46,8 @@ cdef class Frontend(Turn):
 
     def __cinit__(self, object loop, Control control not None, int owner, int bell, *, uint64_t max_body_bytes,
                   uint64_t max_held_bytes, uint64_t head_timeout_ns, uint64_t idle_timeout_ns,
-                  uint64_t send_timeout_ns=30000000000, uint64_t max_head_bytes=32768, uint64_t max_target_bytes=8192, uint64_t max_fields=100,
+                  uint64_t send_timeout_ns=30000000000,
+                  uint64_t max_head_bytes=32768, uint64_t max_target_bytes=8192, uint64_t max_fields=100,
                   object cors_origins=()):
         self.loop = loop
         self.control = control

@@ -17,8 +17,8 @@ from server._fast.h2_keepalive cimport age_begin, age_is_grace_over, age_is_over
 from server._fast.h2_stream cimport H2Stream, read_reply
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport (
-    NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_ERR_BAD_CLIENT_MAGIC, NGHTTP2_FLAG_NONE,
-    NGHTTP2_INTERNAL_ERROR, NGHTTP2_NO_ERROR, nghttp2_data_provider, nghttp2_nv, nghttp2_session_consume_stream, nghttp2_session_del,
+    NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_ERR_BAD_CLIENT_MAGIC, NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR,
+    NGHTTP2_NO_ERROR, nghttp2_data_provider, nghttp2_nv, nghttp2_session_consume_stream, nghttp2_session_del,
     nghttp2_session_get_last_proc_stream_id, nghttp2_session_get_outbound_queue_size, nghttp2_session_mem_recv,
     nghttp2_session_mem_send, nghttp2_session_resume_data, nghttp2_session_set_local_window_size,
     nghttp2_session_want_read, nghttp2_session_want_write, nghttp2_submit_goaway, nghttp2_submit_response,

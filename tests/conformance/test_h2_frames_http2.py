@@ -62,6 +62,16 @@ def continuation(stream: int, block: bytes, *, last: bool = True) -> bytes:
     return h2.frame(h2.CONTINUATION, h2.END_HEADERS if last else 0, stream, block)
 
 
+def gone_or_accepted(peer: H2Peer) -> None:
+    """A client without streams that said GOAWAY may find the connection closed before its PING: h2spec has both."""
+    try:
+        peer.send(h2.frame(h2.PING, 0, 0, bytes(8)))
+        peer.end()
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert all(frame.kind != h2.GOAWAY or frame.payload[4:8] == bytes(4) for frame in peer.frames), peer.frames
+
+
 NO_WINDOW = settings((4, 0))
 HALF_CLOSED = NO_WINDOW + h2.headers(1, NAMED, end=True)
 #: HEADERS of which the rest is to come.
@@ -177,7 +187,7 @@ CASES: list[tuple[str, bytes, Reaction]] = [
         post() + h2.frame(h2.DATA, 0, 1, b"x") + continuation(1, BLOCK),
         connection_error(PROTOCOL),
     ),
-    ("7/1 GOAWAY of an unknown code", h2.frame(h2.GOAWAY, 0, 0, struct.pack(">II", 0, 0xFF)), accepted),
+    ("7/1 GOAWAY of an unknown code", h2.frame(h2.GOAWAY, 0, 0, struct.pack(">II", 0, 0xFF)), gone_or_accepted),
     ("7/2 RST_STREAM of an unknown code", post() + reset(1, 0xFF), accepted),
     ("8.1/1 a second HEADERS without END_STREAM", post() + h2.headers(1, [(b"x", b"y")]), stream_error(1, PROTOCOL)),
     ("8.1.2/1 an upper-case name", get(1, (b"X-TEST", b"ok")), stream_error(1, PROTOCOL)),
