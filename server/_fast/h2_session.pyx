@@ -14,7 +14,7 @@ from server._fast.clock cimport now_ns
 from server._fast.frontend cimport SCRATCH_BYTES, Frontend
 from server._fast.h2_budget cimport bucket_fill, bucket_take
 from server._fast.h2_keepalive cimport age_begin, age_is_grace_over, age_is_over, pings_take
-from server._fast.h2_stream cimport H2Stream, read_reply
+from server._fast.h2_stream cimport ROUTE_GRPC_STREAM_INFER, H2Stream, read_reply
 from server._fast.infer_call cimport InferCall
 from server._fast.nghttp2 cimport (
     NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_ERR_BAD_CLIENT_MAGIC, NGHTTP2_FLAG_NONE, NGHTTP2_INTERNAL_ERROR,
@@ -384,6 +384,9 @@ cdef class H2Session(PeerOutput):
                 self.reset(stream, NGHTTP2_CANCEL)
                 continue
             if stream.call is not None or stream.task is not None:
+                continue
+            if stream.route == ROUTE_GRPC_STREAM_INFER and stream.body.len == stream.body_used and not is_waiting:
+                # Between two requests of a stream a client may take its time.
                 continue
             if now - self.active_ns > self.frontend.send_timeout_ns and (stream.has_response or not stream.got_end):
                 self.reset(stream, NGHTTP2_CANCEL)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from server.protocol import messages
 from tests.support import http2_frames as h2
 from tests.support.h2_peer import Code, H2Peer
 from tests.support.onnx_writer import identity, write_repository
@@ -22,6 +25,7 @@ from tests.support.wire import LIVE, LIVE_BODY, Wire, infer
 
 pytestmark = pytest.mark.slow
 
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 ROWS = 500
 NO_WINDOW = struct.pack(">HI", 4, 0)
 BODY = infer("echo", "x", "FP32", [ROWS, 2], [1.5] * 2 * ROWS).partition(b"\r\n\r\n")[2]
@@ -135,3 +139,21 @@ def test_an_http1_client_that_takes_nothing_is_cut(server: Server) -> None:
                     at += wire.socket.send(request[at % len(request) :])
         with Wire(server.host, server.port) as other:
             assert other.send(LIVE).answer().body == LIVE_BODY
+
+
+def test_a_stream_of_inferences_may_rest_between_two_of_them(server: Server) -> None:
+    request_class = messages.message_class("inference.ModelInferRequest")
+    reply_class = messages.message_class("inference.ModelStreamInferResponse")
+    asked: queue.Queue[object] = queue.Queue()
+    with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+        call = channel.stream_stream(STREAM_INFER, request_class.SerializeToString, reply_class.FromString)
+        replies = call(iter(asked.get, None), timeout=30)
+        for value in (1.0, 2.0):
+            request = request_class(model_name="echo", raw_input_contents=[struct.pack("<2f", value, value)])
+            request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+            asked.put(request)
+            assert struct.unpack("<2f", next(replies).infer_response.raw_output_contents[0]) == (value, value)
+            # Longer than the time-out and the tick in which it is noticed.
+            time.sleep(2.2)
+        asked.put(None)
+        assert list(replies) == []
