@@ -135,23 +135,37 @@ def health_aio(address):
     return asyncio.run(ask())
 
 
-def watch(channel):
-    """Until the server ends it; a line for each status."""
+def say(name, text):
+    """One write, so that the lines of two threads stay apart."""
+    sys.stdout.write(json.dumps([name, text]) + "\n")
+    sys.stdout.flush()
+
+
+def watch(channel, *, leaves=True):
+    """A line for each status; goes when the server says that it serves no more, or stays until the server ends it."""
+    stub = health_pb2_grpc.HealthStub(channel)
+    flows = {name: stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "bytes")}
 
     def follow(name):
-        flow = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=name))
         try:
-            for reply in flow:
-                print(json.dumps([name, status_name(reply)]), flush=True)
+            for reply in flows[name]:
+                say(name, status_name(reply))
+                if leaves and not name and reply.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                    for flow in flows.values():
+                        flow.cancel()
         except grpc.RpcError:
             pass
-        print(json.dumps([name, f"ended {flow.code().name}"]), flush=True)
+        say(name, f"ended {flows[name].code().name}")
 
-    threads = [threading.Thread(target=follow, args=[name]) for name in ("", "bytes")]
+    threads = [threading.Thread(target=follow, args=[name]) for name in flows]
     for one in threads:
         one.start()
     for one in threads:
         one.join()
+
+
+def watch_to_the_end(channel):
+    watch(channel, leaves=False)
 
 
 # -- connections and messages

@@ -91,23 +91,40 @@ def test_message_sizes(bytes_server: Server) -> None:
         assert is_alive, name
 
 
+def watched(server: Server, scenario: str, *, unload: bool = False) -> list[list[str]]:
+    """[service, status] as the driver's two watches said them, through the end of the server."""
+    driver = subprocess.Popen(command(server, scenario), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with driver:
+        try:
+            assert driver.stdout is not None and driver.stderr is not None
+            lines = [json.loads(next(driver.stdout)) for _ in range(2)]
+            assert sorted(lines) == [["", "SERVING"], ["bytes", "SERVING"]]
+            if unload:
+                assert server.post("/v2/repository/models/bytes/unload", {}).status == 200
+                lines.append(json.loads(next(driver.stdout)))
+            server.process.send_signal(signal.SIGTERM)
+            lines += [json.loads(line) for line in driver.stdout]
+            assert driver.wait(TIMEOUT_S) == 0, driver.stderr.read()
+        finally:
+            driver.kill()  # or an error here would wait for it
+    return lines
+
+
 def test_watch_tells_of_an_unloaded_model_and_of_a_drain(tmp_path: Path) -> None:
     root = onnx_writer.write_repository(tmp_path, MODELS)
     # Longer than a second, in which watchers are told.
     how = ("--workers", "1", "--model-control-mode", "explicit", "--load-model", "*", "--drain-delay", "2")
-    with (
-        running(root, *how) as server,
-        subprocess.Popen(command(server, "watch"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver,
-    ):
-        assert driver.stdout is not None and driver.stderr is not None
-        assert {next(driver.stdout), next(driver.stdout)} == {'["", "SERVING"]\n', '["bytes", "SERVING"]\n'}
-        assert server.post("/v2/repository/models/bytes/unload", {}).status == 200
-        gone = json.loads(next(driver.stdout))
-        assert gone[0] == "bytes" and gone[1] in ("NOT_SERVING", "SERVICE_UNKNOWN")
-        server.process.send_signal(signal.SIGTERM)
-        lines = [json.loads(line) for line in driver.stdout]
-        assert driver.wait(TIMEOUT_S) == 0, driver.stderr.read()
-        told = [text for name, text in lines if name == ""]
-        assert told[0] == "NOT_SERVING"
-        assert told[1].startswith("ended")
+    with running(root, *how) as server:
+        lines = watched(server, "watch", unload=True)
         server.wait_stopped()
+    assert lines[2] in (["bytes", "NOT_SERVING"], ["bytes", "SERVICE_UNKNOWN"])
+    assert [text for name, text in lines if name == ""] == ["SERVING", "NOT_SERVING", "ended CANCELLED"]
+
+
+@pytest.mark.xfail(reason="an open Watch holds the end up until --drain-timeout is over, exit code 75", strict=True)
+def test_a_watch_that_stays_does_not_hold_the_end_up(tmp_path: Path) -> None:
+    root = onnx_writer.write_repository(tmp_path, MODELS)
+    with running(root, "--workers", "1", "--drain-timeout", "2") as server:
+        lines = watched(server, "watch_to_the_end")
+        server.wait_stopped()
+    assert [text for _, text in lines if text.startswith("ended")] == ["ended UNAVAILABLE"] * 2
