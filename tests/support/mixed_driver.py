@@ -14,7 +14,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -30,7 +30,6 @@ WIDTH = 16
 WINDOW = 16
 MODELS = ("sum", "vary", "upper")
 V2 = "/inference.GRPCInferenceService/"
-Check = Callable[[bytes], bool]
 
 
 class Numbered:
@@ -39,6 +38,7 @@ class Numbered:
     def __init__(self, number: int) -> None:
         self.model = MODELS[number % 3]
         self.rows = 1 + number // 3 % 3
+        self.expected: Any
         if self.model == "sum":
             first = np.full((self.rows, WIDTH), number, np.float32)
             second = np.arange(self.rows * WIDTH, dtype=np.float32).reshape(self.rows, WIDTH)
@@ -64,7 +64,7 @@ class Numbered:
     def document(self, *, as_binary: bool = False) -> tuple[dict[str, Any], bytes]:
         inputs, behind = [], b""
         for name, (datatype, array) in self.inputs.items():
-            one = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+            one: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
             data = binary(array)
             if as_binary:
                 one["parameters"] = {"binary_data_size": len(data)}
