@@ -113,14 +113,14 @@ class Job:
         return [self.take(lambda one=one: given(one, None)) for one in answers]
 
     def stream(self, client, step):
-        """Ends early when the stream has broken."""
+        """Ends early when the stream has broken; one with a time limit is left open until that is over."""
         came = queue.SimpleQueue()
         client.start_stream(lambda result, error: came.put((result, error)), **step["client"])
         with contextlib.suppress(InferenceServerException):  # a stream that broke takes no more; the callback says why
             for one in step["requests"]:
                 client.async_stream_infer(**self.arguments(one))
         replies = []
-        while len(replies) < len(step["requests"]):
+        while len(replies) < len(step["requests"]) or "stream_timeout" in step["client"]:
             replies.append(self.take(lambda: given(*came.get(timeout=TIMEOUT_S))))
             if replies[-1].get("status", "stream") != "stream":
                 break
