@@ -47,6 +47,7 @@ cdef int GRPC_DEADLINE_EXCEEDED = 4
 cdef int GRPC_RESOURCE_EXHAUSTED = 8
 cdef int GRPC_UNIMPLEMENTED = 12
 cdef int GRPC_INTERNAL = 13
+cdef int GRPC_UNAVAILABLE = 14
 
 
 cdef class Http2Connection(Http2Rest):
@@ -123,6 +124,15 @@ cdef class Http2Connection(Http2Rest):
         task, stream.task = stream.task, None
         if task is not None:
             task.closed()
+        return 0
+
+    cdef int stop(self) except -1:
+        cdef H2Stream stream
+        Http2Rest.stop(self)
+        for stream in list(self.streams.values()):
+            if stream.route == ROUTE_GRPC_STREAM_INFER:
+                # Its client may have nothing to ask for a long time, and never ends it.
+                self.next_in_stream(stream)
         return 0
 
     cdef int on_drained(self, H2Stream stream) except -1:
@@ -218,6 +228,8 @@ cdef class Http2Connection(Http2Rest):
                     stream.is_reply_complete = True
                     stream.grpc_status = GRPC_OK
                     return self.start_grpc(stream)
+                if self.frontend.is_stopping and stream.body.len == stream.body_used:
+                    return self.fail(stream, GRPC_UNAVAILABLE, b"the server is stopping")
                 return 0
             used = PREFIX_BYTES + length_on_wire(stream)
             stream.received_ns = self.active_ns

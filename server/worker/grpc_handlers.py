@@ -140,6 +140,13 @@ class GrpcHandlers:
         """Once a second: tells watchers of health what changed."""
         self._watches = [watch for watch in self._watches if watch.tick()]
 
+    def stop(self) -> None:
+        """The server takes no more work: watchers hear of it, and their calls end, as clients never end them."""
+        for watch in self._watches:
+            watch.tick()
+            watch.end()
+        self._watches = []
+
     def _get(self, path: str) -> Any:
         """The REST answer as a document; raises _Refused for an error."""
         answer = self._handlers.handle("GET", path, "", {}, b"", "http")
@@ -321,6 +328,12 @@ class _Watch:
 
     def closed(self) -> None:
         self._is_open = False
+
+    def end(self) -> None:
+        """The server stops."""
+        if self._is_open:
+            self._is_open = False
+            self._replies.finish(UNAVAILABLE, "the server is stopping")
 
     def tick(self) -> bool:
         """Sends the status if it changed; whether the call is still open."""

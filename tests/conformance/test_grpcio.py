@@ -121,7 +121,6 @@ def test_watch_tells_of_an_unloaded_model_and_of_a_drain(tmp_path: Path) -> None
     assert [text for name, text in lines if name == ""] == ["SERVING", "NOT_SERVING", "ended CANCELLED"]
 
 
-@pytest.mark.xfail(reason="an open Watch holds the end up until --drain-timeout is over, exit code 75", strict=True)
 def test_a_watch_that_stays_does_not_hold_the_end_up(tmp_path: Path) -> None:
     root = onnx_writer.write_repository(tmp_path, MODELS)
     with running(root, "--workers", "1", "--drain-timeout", "2") as server:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import signal
 import struct
 import time
 from collections.abc import Iterator
@@ -157,3 +158,24 @@ def test_a_stream_of_inferences_may_rest_between_two_of_them(server: Server) -> 
             time.sleep(2.2)
         asked.put(None)
         assert list(replies) == []
+
+
+def test_a_stream_without_a_question_does_not_hold_the_end_up(tmp_path: Path) -> None:
+    request_class = messages.message_class("inference.ModelInferRequest")
+    reply_class = messages.message_class("inference.ModelStreamInferResponse")
+    root = write_repository(tmp_path, {"echo": identity("FP32", (-1, 2))})
+    asked: queue.Queue[object] = queue.Queue()
+    with running(root, "--workers", "1") as server:
+        with grpc.insecure_channel(f"{server.host}:{server.port}") as channel:
+            call = channel.stream_stream(STREAM_INFER, request_class.SerializeToString, reply_class.FromString)
+            replies = call(iter(asked.get, None), timeout=30)
+            request = request_class(model_name="echo", raw_input_contents=[bytes(8)])
+            request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+            asked.put(request)
+            assert next(replies).infer_response.model_name == "echo"
+            server.process.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.RpcError) as ended:
+                next(replies)
+            assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+            asked.put(None)
+        server.wait_stopped()
