@@ -173,6 +173,7 @@ class Worker:
     def _stop(self) -> None:
         """Takes what has reached this host by now, accepts nothing more, and ends when all of it is answered."""
         self._is_stopping = True
+        self._handlers.grpc.stop()
         self._tracing.flush()
         for listening in self._listening:
             listening.close()

@@ -18,8 +18,11 @@ SUITES = tomllib.loads(conformance.EXTERNAL.read_text(encoding="utf-8"))["suite"
 
 
 def test_every_environment_has_a_row() -> None:
-    (names,) = re.findall(r"^CLIENTS := \$\(patsubst %,\.venvs/%/stamp,(.*)\)$", (ROOT / "Makefile").read_text(), re.M)
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    (names,) = re.findall(r"^CLIENTS := \$\(patsubst %,\.venvs/%/stamp,(.*)\)$", makefile, re.M)
     locks = {row.version.partition(":")[0] for row in ROWS if ":" in row.version}
+    # What npm installs has its version in a file of npm's.
+    locks |= {"grpcjs"} if any("grpcjs" in row.version for row in ROWS) else set()
     assert set(names.split()) - NO_CLIENTS == locks
 
 

@@ -90,6 +90,7 @@ def test_from_counters() -> None:
         "execution_count": 9,
         "busy_ns": 7,
         "inflight_count": 1,
+        "failure_ns": 12,
         "request_sum_ns": 6000,
         "request_counts": block.request.buckets,
         "queue_sum_ns": 1500,
@@ -99,7 +100,7 @@ def test_from_counters() -> None:
         "batch_counts": block.batch_sizes,
         "batch_ns": block.batch_size_ns,
     }
-    assert from_counters("digits", "1", raw) == block._replace(failure_ns=0, queue_depth_rows=0)
+    assert from_counters("digits", "1", raw) == block._replace(failure_ns=12, queue_depth_rows=0)
 
 
 def test_merge_equals_counting_all_in_one_process() -> None:
