@@ -310,7 +310,12 @@ PATHS = [
     ("POST", "/v2/logging", 400, "failed to parse the request JSON buffer"),
     ("GET", "/v2/models/nobody/trace/setting", 404, "Request for unknown model: 'nobody' is not found"),
     ("GET", "/v2/systemsharedmemory/region/none/status", 404, "Unable to find system shared memory region: 'none'"),
-    ("POST", "/v2/cudasharedmemory/region/a/register", 400, "region: 'a', GPUs not supported"),
+    (
+        "POST",
+        "/v2/cudasharedmemory/region/a/register",
+        400,
+        "failed to register CUDA shared memory region: 'a', GPUs not supported",
+    ),
     ("GET", "/v2/cudasharedmemory/region/a/status", 404, "Unable to find cuda shared memory region: 'a'"),
 ]
 
