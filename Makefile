@@ -89,8 +89,11 @@ serve: build ## set up, build and serve the demo model (ARGS='PATH --workers 2 .
 
 # --- testing ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test-setup
-test-setup: build $(VENV)/stamp-dev $(CLIENTS)
+.PHONY: test-setup clients
+test-setup: build $(VENV)/stamp-dev
+	@$(MAKE) --no-print-directory -j4 clients
+
+clients: $(CLIENTS)
 
 .PHONY: test
 test: test-setup build/debug/stamp ## set up, then lint, types and all tests but the long ones
