@@ -203,7 +203,6 @@ def assert_quiet(server: Server) -> None:
 def descriptors(server: Server) -> dict[str, list[int]]:
     """How many each process has open while nobody is connected."""
     assert_quiet(server)
-    time.sleep(0.3)
     return open_descriptors(server)
 
 

@@ -66,8 +66,24 @@ def private_bytes(pid: int) -> int:
     raise AssertionError(f"no RssAnon in /proc/{pid}/status")
 
 
+def held_connections(server: Server) -> int:
+    """Connections to the server's TCP ports that one of its processes holds, whatever state they are in."""
+    ports = {f"{port:04X}" for _, port in server.addresses.values()}
+    held = 0
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            columns = line.split()
+            listens, inode = columns[3] == "0A", columns[9]
+            held += columns[1].rpartition(":")[2] in ports and not listens and inode != "0"
+    return held
+
+
 def open_descriptors(server: Server) -> dict[str, list[int]]:
-    """Process kind -> number of open descriptors of each process of that kind."""
+    """Process kind -> number of open descriptors of each process of that kind, once no connection is held.
+
+    A connection that has just ended here, a scrape for instance, stays open over there until its worker has looked.
+    """
+    wait_until(lambda: held_connections(server) == 0, "no connection held by the server")
     return {
         role: sorted(len(os.listdir(f"/proc/{pid}/fd")) for pid in server.pids(role))
         for role in ("supervisor", "worker", "executor")
