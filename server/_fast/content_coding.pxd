@@ -1,4 +1,4 @@
-"""Content codings of HTTP bodies (RFC 9110 section 8.4): which one headers name, inflating, deflating.
+"""Content codings of HTTP bodies (RFC 9110 section 8.4) and gRPC messages: which one fields name, inflating, deflating.
 
 Knows zlib and the two header fields; knows no connection, no clock of requests and no limits but those it is given. The
 caller owns the structs and the OutBufs. One thread at a time per struct; different ones are independent. O(bytes).
@@ -62,9 +62,13 @@ cdef int inflate_begin(Inflater* s, int coding) noexcept nogil
 cdef int inflate_some(Inflater* s, const char* p, size_t n, size_t* used, OutBuf* b, size_t max_len,
                       uint64_t until_ns) noexcept nogil
 cdef void inflate_end(Inflater* s) noexcept nogil
+# A whole stream at once, appended to b: CODING_DONE, CODING_MORE when it ends early, or a refusal.
+cdef int inflate_whole(const char* p, size_t n, int coding, OutBuf* b, size_t max_len) noexcept nogil
 
 # Begins to compress: 0 or CODING_NO_MEMORY.
 cdef int deflate_begin(Deflater* s, int coding) noexcept nogil
 # Compresses the rest p[0:n] of a body, *used of it, and appends to b. CODING_DONE, CODING_PAUSED or CODING_NO_MEMORY.
 cdef int deflate_some(Deflater* s, const char* p, size_t n, size_t* used, OutBuf* b, uint64_t until_ns) noexcept nogil
 cdef void deflate_end(Deflater* s) noexcept nogil
+# A whole stream at once, appended to b: CODING_DONE or CODING_NO_MEMORY.
+cdef int deflate_whole(const char* p, size_t n, int coding, OutBuf* b) noexcept nogil

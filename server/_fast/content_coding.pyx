@@ -1,4 +1,4 @@
-"""Content codings of HTTP bodies. What it knows, who owns memory, threads and cost: see content_coding.pxd.
+"""Content codings of HTTP bodies and gRPC messages. What it knows, who owns memory, threads and cost: see the .pxd.
 
 A stream is never trusted: output is bounded while it is made, a stream that ends early is the caller's to notice
 (CODING_MORE at the end of input), and bytes behind the end are damage. Measured here: inflating 280 to 340 MB/s of
@@ -11,7 +11,7 @@ from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from server._fast.clock cimport now_ns
-from server._fast.http1_text cimport http1_equals, http1_is_blank
+from server._fast.http1_text cimport http1_equals, http1_is_blank, http1_list_item
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve
 
 
@@ -55,25 +55,12 @@ cdef int coding_token(const char* p, size_t n) noexcept nogil:
     return CODING_UNKNOWN
 
 
-cdef inline size_t next_item(const char* p, size_t n, size_t at, size_t* begin, size_t* end) noexcept nogil:
-    """The list item at `at`, without the blanks around it; where the next one starts, behind n after the last."""
-    begin[0] = at
-    while at < n and p[at] != c',':
-        at += 1
-    end[0] = at
-    while begin[0] < end[0] and http1_is_blank(p[begin[0]]):
-        begin[0] += 1
-    while end[0] > begin[0] and http1_is_blank(p[end[0] - 1]):
-        end[0] -= 1
-    return at + 1
-
-
 cdef int coding_of(const char* p, size_t n) noexcept nogil:
     cdef size_t at = 0, begin = 0, end = 0
     cdef int found = CODING_IDENTITY
     cdef int one
     while at <= n:
-        at = next_item(p, n, at, &begin, &end)
+        at = http1_list_item(p, n, at, &begin, &end)
         if begin == end:
             continue
         one = coding_token(p + begin, end - begin)
@@ -119,7 +106,7 @@ cdef int coding_chosen(const char* p, size_t n) noexcept nogil:
     if n == 4 and http1_equals(p, b"gzip", 4):
         return CODING_GZIP
     while at <= n:
-        at = next_item(p, n, at, &begin, &end)
+        at = http1_list_item(p, n, at, &begin, &end)
         stop = begin
         while stop < end and p[stop] != c';':
             stop += 1
@@ -212,6 +199,18 @@ cdef int inflate_some(Inflater* s, const char* p, size_t n, size_t* used, OutBuf
             return CODING_PAUSED
 
 
+cdef int inflate_whole(const char* p, size_t n, int coding, OutBuf* b, size_t max_len) noexcept nogil:
+    cdef Inflater s
+    cdef size_t used = 0
+    cdef int code
+    memset(&s, 0, sizeof(Inflater))
+    code = inflate_begin(&s, coding)
+    if code == 0:
+        code = inflate_some(&s, p, n, &used, b, max_len, 0)
+    inflate_end(&s)
+    return code
+
+
 # ---- deflating
 
 cdef int deflate_begin(Deflater* s, int coding) noexcept nogil:
@@ -254,6 +253,18 @@ cdef int deflate_some(Deflater* s, const char* p, size_t n, size_t* used, OutBuf
             return CODING_NO_MEMORY
         if until_ns and now_ns() >= until_ns:
             return CODING_PAUSED
+
+
+cdef int deflate_whole(const char* p, size_t n, int coding, OutBuf* b) noexcept nogil:
+    cdef Deflater s
+    cdef size_t used = 0
+    cdef int code
+    memset(&s, 0, sizeof(Deflater))
+    code = deflate_begin(&s, coding)
+    if code == 0:
+        code = deflate_some(&s, p, n, &used, b, 0)
+    deflate_end(&s)
+    return code
 
 
 # ---- at the line

@@ -15,6 +15,7 @@ from server._fast.http1_text cimport (
     http1_is_blank,
     http1_is_digit,
     http1_is_host,
+    http1_list_item,
     http1_name_is,
 )
 
@@ -213,49 +214,29 @@ cdef int parse_request_line(HttpHead* h, const char* buf, size_t end, size_t max
 
 cdef int on_transfer_encoding(HttpHead* h, const char* p, size_t n) noexcept nogil:
     """0 for 'chunked'. Another list that ends in 'chunked' is understood, not implemented; the rest is malformed."""
-    cdef size_t i = 0
-    cdef size_t begin, end
-    cdef bint last_is_chunked
+    cdef size_t at = 0, begin = 0, end = 0
+    cdef bint last_is_chunked = False
     if h.seen & SEEN_TRANSFER_ENCODING or h.minor_version == 0:
         return -HTTP_ERR_TRANSFER_ENCODING
     h.seen |= SEEN_TRANSFER_ENCODING
     if n == 7 and http1_equals(p, b"chunked", 7):
         h.chunked = 1
         return 0
-    while True:
-        begin = i
-        while i < n and p[i] != c',':
-            i += 1
-        end = i
-        while begin < end and http1_is_blank(p[begin]):
-            begin += 1
-        while end > begin and http1_is_blank(p[end - 1]):
-            end -= 1
+    while at <= n:
+        if last_is_chunked:
+            return -HTTP_ERR_TRANSFER_ENCODING
+        at = http1_list_item(p, n, at, &begin, &end)
         if begin == end or h1_scan_token(p, p + begin, p + end) != p + end:
             return -HTTP_ERR_TRANSFER_ENCODING
         last_is_chunked = end - begin == 7 and http1_equals(p + begin, b"chunked", 7)
-        if i == n:
-            break
-        if last_is_chunked:
-            return -HTTP_ERR_TRANSFER_ENCODING
-        i += 1
     return -HTTP_ERR_TRANSFER_CODING_UNKNOWN if last_is_chunked else -HTTP_ERR_TRANSFER_ENCODING
 
 
 cdef void on_connection(HttpHead* h, const char* p, size_t n) noexcept nogil:
     """Notes 'close' and 'keep-alive' in the list; other options are for hops that we are not."""
-    cdef size_t i = 0
-    cdef size_t begin, end
-    while i < n:
-        begin = i
-        while i < n and p[i] != c',':
-            i += 1
-        end = i
-        i += 1
-        while begin < end and http1_is_blank(p[begin]):
-            begin += 1
-        while end > begin and http1_is_blank(p[end - 1]):
-            end -= 1
+    cdef size_t at = 0, begin = 0, end = 0
+    while at <= n:
+        at = http1_list_item(p, n, at, &begin, &end)
         if end - begin == 10 and http1_equals(p + begin, b"keep-alive", 10):
             h.seen |= SEEN_KEEP_ALIVE
         elif end - begin == 5 and http1_equals(p + begin, b"close", 5):
@@ -268,18 +249,9 @@ cdef void on_connection(HttpHead* h, const char* p, size_t n) noexcept nogil:
 
 cdef void on_upgrade(HttpHead* h, const char* p, size_t n) noexcept nogil:
     """Notes 'h2c' in the list."""
-    cdef size_t i = 0
-    cdef size_t begin, end
-    while i < n:
-        begin = i
-        while i < n and p[i] != c',':
-            i += 1
-        end = i
-        i += 1
-        while begin < end and http1_is_blank(p[begin]):
-            begin += 1
-        while end > begin and http1_is_blank(p[end - 1]):
-            end -= 1
+    cdef size_t at = 0, begin = 0, end = 0
+    while at <= n:
+        at = http1_list_item(p, n, at, &begin, &end)
         if end - begin == 3 and http1_equals(p + begin, b"h2c", 3):
             h.seen |= SEEN_H2C
 

@@ -2,24 +2,11 @@
 
 from libc.stdint cimport uint64_t
 
-from server._fast.http1_answer cimport Http1Answer
 from server._fast.http1_body cimport Http1Body
-
-cdef enum ConnectionState:
-    READ_HEAD = 0
-    READ_BODY = 1
-    READ_CODED = 2     # in chunks or in a content coding
-    SKIP_BODY = 3      # of a request that was refused from its head
-    LINGER = 4         # the last answer is sent; bytes that still come are thrown away
-    CLOSED = 5
+from server._fast.http1_input cimport Http1Input
 
 
-cdef class Http1Connection(Http1Answer):
-    cdef int state
-    cdef char* own                 # a partial request: head and body as far as they are here
-    cdef size_t own_bytes
-    cdef size_t own_capacity
-    cdef size_t need_bytes         # READ_BODY: head and body; SKIP_BODY: what is still to come
+cdef class Http1Connection(Http1Input):
     cdef Http1Body body            # READ_CODED
     cdef bint is_decoding          # more of it waits in the front end's slices: reading is paused
     cdef bint is_blocked           # too many requests wait: reading is paused
@@ -43,8 +30,6 @@ cdef class Http1Connection(Http1Answer):
     cdef int send_continue(self) except -1
     cdef Py_ssize_t read_coded(self, const char* p, size_t n) except -2
     cdef int drop_body(self) except -1
-    cdef int keep(self, const char* p, size_t n, size_t capacity) except -1
-    cdef int drop_own(self) except -1
     cdef int refuse(self, int error, const char* extra) except -2
     cdef int refuse_head(self, int status, const char* message, const char* extra) except -2
     cdef int fail(self, int error) except -1

@@ -10,8 +10,7 @@ connections. Answers due in one loop turn leave in one write. One connection, on
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport int64_t, uint64_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memmove, strlen
+from libc.string cimport strlen
 
 from server._fast.atomics cimport relaxed_add
 from server._fast.clock cimport now_ns
@@ -24,8 +23,10 @@ from server._fast.http1 cimport (
     HTTP_ERR_MEDIA_TYPE, HTTP_ERR_OVERLOADED, HTTP_ERR_TIMEOUT, HTTP_GET, HTTP_HEAD, HTTP_POST, HttpSpan,
     http1_error_status, http1_error_text, http1_parse_head, http1_reset,
 )
-from server._fast.http1_answer cimport Http1Answer
 from server._fast.http1_body cimport BODY_DONE, BODY_PAUSED, Http1Body
+from server._fast.http1_input cimport (
+    CLOSED, FIRST_OWN_BYTES, LINGER, READ_BODY, READ_CODED, READ_HEAD, READ_ROWS, SKIP_BODY, Http1Input,
+)
 from server._fast.http1_output cimport MAX_PIPELINED
 from server._fast.http1_reply cimport http1_write_continue, http1_write_error
 from server._fast.infer_call cimport InferCall
@@ -41,22 +42,19 @@ cdef size_t MAX_SKIPPED_BYTES = 1 << 20
 #: A lingering connection reads this much at most, for this long at most.
 cdef size_t MAX_LINGER_BYTES = 1 << 20
 cdef uint64_t LINGER_NS = 2000000000
-#: A client that takes no byte of its answers for this long is dropped.
+#: What is read first where a long body may follow the head: the rest of it comes where it has to be.
+cdef size_t FIRST_BULK_BYTES = 1 << 14
+#: A body that has not come into its rows by then makes room for others.
+cdef uint64_t ROWS_NS = 1000000000
 #: The least rate of a body, bytes a second, after a grace of one head time-out.
 cdef uint64_t MIN_BODY_RATE = 240
-cdef size_t KEEP_OWN_BYTES = 1 << 16
-#: A body that is announced as at least this long gets this much memory with its first bytes.
-cdef size_t FIRST_OWN_BYTES = 1 << 20
 
 
-cdef class Http1Connection(Http1Answer):
+cdef class Http1Connection(Http1Input):
     """`port` is "http" or "metrics" and only passed on to the handlers."""
 
     def __cinit__(self, Frontend frontend not None, str port not None):
         http1_reset(&self.head)
-
-    def __dealloc__(self):
-        free(self.own)
 
     # -- what the transport calls
 
@@ -72,6 +70,7 @@ cdef class Http1Connection(Http1Answer):
         cdef InferCall call
         cdef int i
         self.drop_body()
+        self.drop_rows()
         self.state = CLOSED
         self.fd = -1
         for i in range(MAX_PIPELINED):
@@ -96,12 +95,17 @@ cdef class Http1Connection(Http1Answer):
     def __getbuffer__(self, Py_buffer* view, int flags):
         cdef char* at = self.frontend.scratch
         cdef size_t n = SCRATCH_BYTES
-        if self.own_bytes:
+        if self.state == READ_ROWS:
+            at = self.rows.rows + self.rows.got_bytes
+            n = self.rows.size_bytes - self.rows.got_bytes
+        elif self.own_bytes:
             if self.own_capacity - self.own_bytes < 4096:
                 # By what has come, not by what was announced: a promise of bytes must not use up what all may hold.
                 self.keep(NULL, 0, max(self.own_capacity + SCRATCH_BYTES, min(self.need_bytes, 2 * self.own_capacity)))
             at = self.own + self.own_bytes
             n = self.own_capacity - self.own_bytes
+        elif self.is_bulk and self.state == READ_HEAD:
+            n = FIRST_BULK_BYTES
         PyBuffer_FillInfo(view, self, at, n, 0, flags)
 
     def buffer_updated(self, Py_ssize_t received):
@@ -110,6 +114,11 @@ cdef class Http1Connection(Http1Answer):
         relaxed_add(&self.frontend.page.bytes_in_total, received)
         if not self.is_lingering:
             self.active_ns = now_ns()
+        if self.state == READ_ROWS:
+            self.rows.got_bytes += n
+            if self.rows.got_bytes == self.rows.size_bytes:
+                self.end_rows()
+            return
         if self.own_bytes:
             self.own_bytes += n
             p = self.own
@@ -127,6 +136,8 @@ cdef class Http1Connection(Http1Answer):
             return self.drop_own()
         if self.state != READ_BODY:
             return self.keep(p + used, n - used, n - used)
+        if p == self.frontend.scratch and self.begin_rows(p + used, n - used):
+            return 0
         return self.keep(p + used, n - used, min(self.need_bytes, max(4 * (n - used), FIRST_OWN_BYTES)))
 
     cdef Py_ssize_t consume(self, const char* p, size_t n) except -1:
@@ -368,40 +379,6 @@ cdef class Http1Connection(Http1Answer):
             self.is_decoding = False
         return 0
 
-    cdef int keep(self, const char* p, size_t n, size_t capacity) except -1:
-        """Moves p[0:n] to the connection's own memory, with room for `capacity` bytes. p may lie in it already."""
-        cdef char* grown
-        if capacity < n:
-            capacity = n
-        if capacity + 4096 > self.own_capacity:
-            if p >= self.own and p < self.own + self.own_capacity and p != NULL:
-                memmove(self.own, p, n)
-                p = NULL
-            grown = <char*>realloc(self.own, capacity + 8192)
-            if grown == NULL:
-                raise MemoryError()
-            self.frontend.held_bytes += capacity + 8192 - self.own_capacity
-            self.own = grown
-            self.own_capacity = capacity + 8192
-            if p == NULL:
-                self.own_bytes = n if n else self.own_bytes
-                return 0
-        if p != NULL:
-            if p != self.own:
-                memmove(self.own, p, n)
-            self.own_bytes = n
-        return 0
-
-    cdef int drop_own(self) except -1:
-        self.own_bytes = 0
-        if self.own_capacity > KEEP_OWN_BYTES or self.state == CLOSED:
-            self.frontend.held_bytes -= self.own_capacity
-            self.frontend.is_trim_due = True
-            free(self.own)
-            self.own = NULL
-            self.own_capacity = 0
-        return 0
-
     # -- refusals
 
     cdef int refuse(self, int error, const char* extra) except -2:
@@ -431,6 +408,7 @@ cdef class Http1Connection(Http1Answer):
         cdef int slot
         relaxed_add(&self.frontend.page.protocol_errors_total, 1)
         self.drop_body()
+        self.drop_rows()
         self.head.keep_alive = HTTP_CLOSE
         self.head.method = HTTP_GET
         slot = self.next_slot()
@@ -495,6 +473,8 @@ cdef class Http1Connection(Http1Answer):
         cdef uint64_t age
         if self.fd < 0:
             return 0
+        if self.state == READ_ROWS and now - self.rows.begun_ns > ROWS_NS:
+            self.copy_rows()
         if self.is_lingering:
             if now - self.active_ns > LINGER_NS:
                 self.drop()
@@ -527,6 +507,8 @@ cdef class Http1Connection(Http1Answer):
         return 0
 
     cdef uint64_t received_of_request(self) noexcept:
+        if self.state == READ_ROWS:
+            return self.own_bytes + self.rows.got_bytes
         return self.own_bytes if self.state == READ_BODY else self.body_bytes_seen
 
     cdef int stop(self) except -1:

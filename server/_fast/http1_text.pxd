@@ -122,3 +122,18 @@ cdef inline bint http1_is_host(const char* p, size_t n) noexcept nogil:
         port = port * 10 + <uint32_t>(p[i] - c'0')
         i += 1
     return port <= 65535
+
+
+cdef inline size_t http1_list_item(const char* p, size_t n, size_t at, size_t* begin, size_t* end) noexcept nogil:
+    """The item of a comma-separated list at `at`, without the blanks around it; where the next one starts, behind n
+    after the last.
+    """
+    begin[0] = at
+    while at < n and p[at] != c',':
+        at += 1
+    end[0] = at
+    while begin[0] < end[0] and http1_is_blank(p[begin[0]]):
+        begin[0] += 1
+    while end[0] > begin[0] and http1_is_blank(p[end[0] - 1]):
+        end[0] -= 1
+    return at + 1

@@ -11,6 +11,8 @@ cdef class Http2Connection(Http2Rest):
     cdef int infer(self, H2Stream stream, const char* message, size_t n) except -1
     cdef int refuse_infer(self, H2Stream stream, const InferError* error) except -1
     cdef int next_in_stream(self, H2Stream stream) except -1
+    cdef int unpack(self, H2Stream stream, const char* p, size_t n) except -2
+    cdef int pack(self, H2Stream stream, size_t at) except -1
     cdef int drop_body(self, H2Stream stream, size_t n) except -1
     cdef int reply_message(self, H2Stream stream, InferCall call) except -1
     cdef int start_grpc(self, H2Stream stream) except -1

@@ -8,6 +8,7 @@ loop thread. O(bytes); an inference allocates its stream and its call.
 from libc.stdint cimport uint64_t
 from libc.string cimport memmove
 
+from server._fast.content_coding cimport CODING_DONE, deflate_whole, inflate_whole
 from server._fast.grpc_codec cimport (
     grpc_find,
     grpc_is_streamed,
@@ -33,9 +34,8 @@ from server._fast.http2_rest cimport Http2Rest
 from server._fast.infer_call cimport InferCall, LaneClient
 from server._fast.infer_spec cimport InferError
 from server._fast.nghttp2 cimport nghttp2_nv
-from server._fast.outbuf cimport OutBuf, outbuf_write
+from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_write
 from server._fast.spare_buffers cimport spare_take
-from server._fast.zlib_coding cimport zlib_deflate, zlib_inflate
 
 cdef enum:
     PREFIX_BYTES = 5
@@ -156,14 +156,38 @@ cdef class Http2Connection(Http2Rest):
         if stream.coding == CODING_IDENTITY:
             self.fail(stream, GRPC_INTERNAL, b"the message is marked as compressed, but grpc-encoding is identity")
             return -1
-        stream.plain = zlib_inflate(
-            message[0][:length], stream.coding == CODING_GZIP, self.frontend.max_body_bytes)
-        if stream.plain is None:
+        if self.unpack(stream, message[0], length) < 0:
             self.fail(stream, GRPC_INTERNAL, b"the compressed message cannot be read, or is larger than the limit")
             return -1
         message[0] = <const char*>stream.plain
         n[0] = len(stream.plain)
         return 1
+
+    cdef int unpack(self, H2Stream stream, const char* p, size_t n) except -2:
+        """Decompresses a message into stream.plain: 0, or -1 when it cannot be."""
+        cdef OutBuf plain = OutBuf(NULL, 0, 0)
+        try:
+            if inflate_whole(p, n, stream.coding, &plain, self.frontend.max_body_bytes) != CODING_DONE:
+                return -1
+            stream.plain = plain.data[:plain.len]
+            return 0
+        finally:
+            outbuf_free(&plain)
+
+    cdef int pack(self, H2Stream stream, size_t at) except -1:
+        """Compresses what lies in stream.reply from `at` on."""
+        cdef OutBuf* b = &stream.reply
+        cdef OutBuf packed = OutBuf(NULL, 0, 0)
+        try:
+            if deflate_whole(b.data + at, b.len - at, stream.coding, &packed) != CODING_DONE:
+                raise MemoryError()
+            b.len = at
+            if outbuf_write(b, packed.data, packed.len) < 0:
+                raise MemoryError()
+            stream.is_reply_packed = True
+            return 0
+        finally:
+            outbuf_free(&packed)
 
     cdef int drop_body(self, H2Stream stream, size_t n) except -1:
         """The first n bytes of the body are used up. Amortised O(n): only a lesser half is ever moved."""
@@ -273,11 +297,7 @@ cdef class Http2Connection(Http2Rest):
             return self.fail(stream, GRPC_RESOURCE_EXHAUSTED, b"out of memory for the reply")
         if stream.plain is not None:
             # The client compresses: so does the server, in the coding that both know.
-            packed = zlib_deflate(b.data[at + PREFIX_BYTES:b.len], stream.coding == CODING_GZIP)
-            b.len = at + PREFIX_BYTES
-            if outbuf_write(b, <const char*>packed, len(packed)) < 0:
-                raise MemoryError()
-            stream.is_reply_packed = True
+            self.pack(stream, at + PREFIX_BYTES)
         set_prefix(b, at, stream.plain is not None)
         if stream.route == ROUTE_GRPC_INFER:
             stream.is_reply_complete = True

@@ -9,6 +9,7 @@ from server._fast.infer_claim cimport Part
 from server._fast.infer_outputs cimport SegmentPool
 from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, SharedRef, Spec
 from server._fast.layout cimport Arena, ArenaView, Control, StatsBlock, TraceCell
+from server._fast.slab_ring cimport Claim
 
 cdef enum:
     INLINE_OUTPUTS = 8
@@ -65,6 +66,7 @@ cdef class LaneClient:
     cdef bint is_retired           # requests that come now go to another lane
     cdef int instance_bells[32]
     cdef InferRequest request      # what a parser fills before submit()
+    cdef Claim reserved            # whose rows the next request to be submitted has filled already; no rows: none
     cdef public int64_t default_timeout_us      # 0: none
     cdef public bint allow_timeout_override     # a request's own timeout counts where it is shorter
     cdef Part** first_pending      # per slab

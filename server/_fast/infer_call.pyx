@@ -24,7 +24,7 @@ from server._fast.atomics cimport (
     word_load,
 )
 from server._fast.clock cimport now_ns, wall_ms
-from server._fast.infer_claim cimport Part, PartList, infer_claim, infer_fill
+from server._fast.infer_claim cimport Part, PartList, infer_claim, infer_claim_reserved, infer_fill
 from server._fast.infer_outputs cimport infer_failure, infer_outputs, infer_outputs_check
 from server._fast.infer_shared cimport infer_shared_write
 from server._fast.infer_spec cimport (
@@ -213,11 +213,16 @@ cdef class LaneClient:
         call.keep_request(&self.request)
         with nogil:
             part_list.one = &call.one_part
-            code = infer_claim(self.v, self.model, &self.request, self.owner, now, self.row_dims, &part_list, err)
+            if self.reserved.row_count:
+                code = infer_claim_reserved(self.v, self.model, self.owner, now, &self.reserved, &part_list, err)
+                self.reserved.row_count = 0
+            else:
+                code = infer_claim(self.v, self.model, &self.request, self.owner, now, self.row_dims, &part_list, err)
+                if code == 0:
+                    code = infer_fill(
+                        self.v, self.model, &self.request, part_list.parts, part_list.part_count, err)
             call.parts = part_list.parts
             call.part_count = part_list.part_count
-            if code == 0:
-                code = infer_fill(self.v, self.model, &self.request, call.parts, call.part_count, err)
         if code < 0:
             self.abandon(call)
             if err.code == INFER_UNAVAILABLE:

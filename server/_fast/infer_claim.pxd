@@ -30,6 +30,9 @@ cdef inline char* row_data(ArenaView* v, const TensorLayout* tensor, const Claim
 # [inputs][MAX_RANK].
 cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* request, uint32_t owner, uint64_t at_ns,
                      int64_t* row_dims, PartList* out, InferError* err) noexcept nogil
+# Takes rows that were filled while they came (row_body): 0, or -1 and the refusal; `out` as for infer_claim.
+cdef int infer_claim_reserved(ArenaView* v, const ModelSpec* model, uint32_t owner, uint64_t at_ns,
+                              const Claim* reserved, PartList* out, InferError* err) noexcept nogil
 # Writes every input into the claimed rows: 0, or -1 and the refusal.
 cdef int infer_fill(ArenaView* v, const ModelSpec* model, const InferRequest* request, const Part* parts,
                     uint32_t part_count, InferError* err) noexcept nogil

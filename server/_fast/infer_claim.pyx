@@ -35,7 +35,7 @@ from server._fast.layout cimport (
 )
 from server._fast.quarantine cimport quarantine_has, row_digest
 from server._fast.row_shapes cimport RowShapes, shaped_row, shapes_measure
-from server._fast.slab_ring cimport Claim, ring_claim
+from server._fast.slab_ring cimport Claim, ring_claim, ring_open_reserved
 
 #: fill_*: the data itself cannot be read; the text does not name the input yet.
 cdef int FILL_UNREADABLE = -2
@@ -98,6 +98,17 @@ cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* r
                 <int>model.name.n, model.name.p)
         out.part_count += 1
         rows -= take
+    return 0
+
+
+cdef int infer_claim_reserved(ArenaView* v, const ModelSpec* model, uint32_t owner, uint64_t at_ns,
+                              const Claim* reserved, PartList* out, InferError* err) noexcept nogil:
+    out.parts = out.one
+    out.part_count = 1
+    out.one.claim = reserved[0]
+    ring_open_reserved(v, owner, at_ns, reserved)
+    if relaxed_load_half(&v.lane.quarantined):
+        return check_quarantine(v, out.parts, 1, err)
     return 0
 
 

@@ -25,6 +25,10 @@ cdef inline bint rest_takes_type(int form, const char* media_type, size_t n) noe
 
 # The lane that the path of a POST asks an inference of, and its form; or None: no such path, no such model.
 cdef LaneClient rest_find(Frontend frontend, const char* path, size_t n, int* form)
+# Fills lane.request from a body: >= 0, or -1 with the refusal in err. *form becomes the reply's. What tensors hold is
+# not looked at unless it is text.
+cdef int rest_index(Frontend frontend, LaneClient lane, int* form, const char* body, size_t n, int64_t header_bytes,
+                    InferError* err) noexcept nogil
 # Reads a body into `call` and sets it in flight: 0, or -1 with the refusal in err (the call is over and forgets its
 # responder). Before it, the caller sets the call's responder, tag, form and received_ns. header_bytes: of the field
 # Inference-Header-Content-Length, -1 absent, -2 malformed.

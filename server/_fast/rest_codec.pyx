@@ -96,7 +96,6 @@ cdef LaneClient find_labelled(Frontend frontend, Span name, Span label):
 
 cdef int rest_index(Frontend frontend, LaneClient lane, int* form, const char* body, size_t n, int64_t header_bytes,
                     InferError* err) noexcept nogil:
-    """Fills lane.request from a body: >= 0, or -1 with the refusal in err. *form becomes the reply's."""
     cdef int code
     if form[0] != REST_V2:
         code = tfs_json_index(body, n, lane.model, &frontend.gathered, &lane.request, err)

@@ -36,6 +36,17 @@ class Ring:
         shapes: shaped mode, the dims of a row of every input; signature: instead of their hash, for tests.
         """
 
+    def reserve(self, owner: int, now_ns: int = 0) -> Claim | None:
+        """A free slab for one owner alone, without rows yet; None where rows wait in an open slab, or less than half of
+        the slabs is free. Rows mode only.
+        """
+
+    def open_reserved(self, owner: int, claim: Claim, row_count: int, now_ns: int = 0) -> Claim:
+        """Opens a reserved slab with so many rows: the claim of them, to be published."""
+
+    def give_up_reserved(self, owner: int, claim: Claim) -> None:
+        """Makes a reserved slab free again; nothing happens to one that was opened."""
+
     def has_room(self) -> bool: ...
     def publish(self, owner: int, claim: Claim, now_ns: int = 0, deadline_ns: int = 0) -> None:
         """Says that the rows are filled; deadline_ns 0 is none."""

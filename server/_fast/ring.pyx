@@ -6,7 +6,7 @@ It adds nothing to slab_ring but objects: claims are tuples, batches dicts. Any 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from server._fast.atomics cimport relaxed_load_half, relaxed_store_half, word_load
-from server._fast.layout cimport MAX_RANK, MODE_SHAPED, Arena
+from server._fast.layout cimport MAX_RANK, MODE_ROWS, MODE_SHAPED, Arena
 from server._fast.ring_recovery cimport ring_reap_owner, ring_recover_executor
 from server._fast.row_shapes cimport RowShapes, shapes_measure
 from server._fast.slab_ring cimport (
@@ -22,11 +22,14 @@ from server._fast.slab_ring cimport (
     ring_complete,
     ring_finish_row,
     ring_finished,
+    ring_give_up_reserved,
     ring_has_room,
+    ring_open_reserved,
     ring_publish,
     ring_put_back,
     ring_recycle,
     ring_release,
+    ring_reserve,
     ring_seal,
     ring_take,
     ring_take_alone,
@@ -78,6 +81,26 @@ cdef class Ring:
         if code < 0:
             return None
         return claim.slab, claim.first_row, claim.row_count, claim.generation
+
+    def reserve(self, uint32_t owner, uint64_t now_ns=0):
+        cdef Claim claim
+        if self.arena.view.mode != MODE_ROWS:
+            raise ValueError("slabs are reserved in an arena in rows mode only")
+        if ring_reserve(&self.arena.view, owner, now_ns, &claim) < 0:
+            return None
+        return claim.slab, claim.first_row, claim.row_count, claim.generation
+
+    def open_reserved(self, uint32_t owner, tuple claim, uint32_t row_count, uint64_t now_ns=0):
+        cdef Claim c = as_claim(claim)
+        if not 0 < row_count <= self.arena.view.row_capacity:
+            raise ValueError(f"{row_count} rows: a slab holds 1 to {self.arena.view.row_capacity}")
+        c.row_count = row_count
+        ring_open_reserved(&self.arena.view, owner, now_ns, &c)
+        return c.slab, c.first_row, c.row_count, c.generation
+
+    def give_up_reserved(self, uint32_t owner, tuple claim):
+        cdef Claim c = as_claim(claim)
+        ring_give_up_reserved(&self.arena.view, owner, &c)
 
     def has_room(self):
         return ring_has_room(&self.arena.view)

@@ -224,12 +224,10 @@ class Lifecycle:
         """A state in shared memory may have changed."""
         now_ns = time.monotonic_ns()
         for lane in self.lanes:
-            if not lane.was_ready:
-                self._executors.note_ready(lane, now_ns)
-                if lane.was_ready and not lane.is_initial:
-                    log.info("model_ready", model=lane.name, version=lane.version, lane=lane.number)
-            else:
-                self._executors.note_ready(lane, now_ns)
+            was_ready = lane.was_ready
+            self._executors.note_ready(lane, now_ns)
+            if lane.was_ready and not was_ready and not lane.is_initial:
+                log.info("model_ready", model=lane.name, version=lane.version, lane=lane.number)
         self.decide()
 
     # -- requests for a change

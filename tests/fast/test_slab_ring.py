@@ -422,6 +422,59 @@ def test_stale_claims_change_nothing() -> None:
     assert states(ring, fresh) == [model.ROW_FILLING]
 
 
+def test_a_reserved_slab_is_nobody_elses_until_it_is_opened() -> None:
+    ring = new_ring()
+    reserved = ring.reserve(5)
+    assert ring.seal(0) is None, "nothing is due"
+    other = ring.claim(6)
+    assert other[0] != reserved[0]
+    assert run_batch_of(ring, other) == [6]
+    claim = ring.open_reserved(5, reserved, 2)
+    assert states(ring, claim) == [model.ROW_FILLING] * 2
+    ring.publish(5, claim)
+    joined = ring.claim(6)
+    assert joined[0] == claim[0], "an opened slab is joined like any other"
+    ring.publish(6, joined)
+    assert run_batch(ring) == 1 << 5 | 1 << 6
+    ring.give_up_reserved(5, reserved)
+    assert ring.finished(5, claim) == 0, "what was opened is not given up"
+    ring.release(5, claim)
+    ring.release(6, joined)
+    assert ring.free_slabs() == 3
+
+
+def run_batch_of(ring: Ring, claim: tuple[int, int, int, int]) -> list[int]:
+    """Runs and releases one published claim; the owners that were to be woken."""
+    ring.publish(6, claim)
+    owners = run_batch(ring)
+    ring.release(6, claim)
+    return [owner for owner in range(62) if owners >> owner & 1]
+
+
+def test_slabs_are_reserved_while_half_of_them_is_free_and_nothing_waits() -> None:
+    ring = new_ring(slab_count=4)
+    first, second = ring.reserve(5), ring.reserve(5)
+    third = ring.reserve(6)
+    assert None not in (first, second, third)
+    assert ring.reserve(6) is None, "three of four are taken"
+    ring.give_up_reserved(5, first)
+    ring.give_up_reserved(5, second)
+    waiting = ring.claim(7)
+    assert ring.reserve(5) is None, "a batch is in the making: better join it"
+    ring.cancel(7, waiting)
+    run_batch(ring)
+    assert ring.reserve(5) is not None
+
+
+def test_a_reserved_slab_of_the_dead_is_free_again() -> None:
+    ring = new_ring()
+    ring.reserve(5)
+    ring.reserve(6)
+    assert ring.free_slabs() == 1
+    ring.reap_owner(5)
+    assert ring.free_slabs() == 2
+
+
 def test_pages_of_a_large_request_go_back_only_when_the_slab_is_opened_again() -> None:
     size_bytes = 2 << 20
     arena = Arena.create(

@@ -1,1 +1,0 @@
-"""gzip and deflate of whole messages; for C users only, tested through a server."""
