@@ -41,6 +41,8 @@ cdef class H2Session(PeerOutput):
     cdef uint32_t max_streams
     cdef Skipped skipped
     cdef Bucket resets
+    cdef int resets_in_turn        # of the loop
+    cdef bytes unread              # what a turn of the loop had no time for: reading is paused; None: nothing
     cdef Bucket glitches
     cdef size_t spilled_bytes
 
@@ -63,6 +65,7 @@ cdef class H2Session(PeerOutput):
     # own
     cdef H2Stream find(self, int32_t stream_id)
     cdef int feed(self, const char* p, size_t n) except -1
+    cdef int take(self, const char* p, size_t n) except -1
     cdef int pump(self) except -1
     cdef int flush(self) except -1
     cdef int go_away(self, uint32_t code, const char* text) except -1

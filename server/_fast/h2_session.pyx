@@ -31,6 +31,9 @@ from server._fast.spare_buffers cimport spare_give, spare_reserve
 #: Resets, by either side: a burst, and then so many a second.
 cdef double RESET_BURST = 1000.0
 cdef double RESETS_PER_S = 33.0
+#: Resets that one turn of the loop takes from a connection, and how much of what was received is looked at first.
+cdef int RESETS_A_TURN = 32
+cdef size_t FIRST_PIECE_BYTES = 2048
 #: Frames that ask for nothing: pings, settings, priorities, empty data, violations that end only a stream.
 cdef double GLITCH_BURST = 2000.0
 cdef double GLITCHES_PER_S = 200.0
@@ -126,15 +129,55 @@ cdef class H2Session(PeerOutput):
     # -- bytes in
 
     cdef int feed(self, const char* p, size_t n) except -1:
-        """Received bytes; the callbacks run inside."""
-        cdef ssize_t used
+        """Received bytes."""
         if self.fd < 0:
             return 0
         relaxed_add(&self.frontend.page.bytes_in_total, n)
+        if self.unread is not None:
+            self.unread += p[:n]
+            return 0
+        self.take(p, n)
+        if self.unread is not None and self.fd >= 0:
+            self.transport.pause_reading()
+            self.frontend.slices.add(self.take_more)
+        return 0
+
+    def take_more(self):
+        """A slice of what was received at once; whether there is more of it."""
+        unread, self.unread = self.unread, None
+        if self.fd < 0:
+            return False
+        try:
+            self.take(<const char*>unread, len(unread))
+            if self.fd >= 0 and self.unread is None:
+                self.transport.resume_reading()
+        except Exception as error:
+            self.frontend.peer_failed(self, error)
+            return False
+        return self.fd >= 0 and self.unread is not None
+
+    cdef int take(self, const char* p, size_t n) except -1:
+        """Reads frames, as many as a turn of the loop may take; the callbacks run inside.
+
+        Calls that are reset at once cost a client nothing: in pieces, so that a burst of them does not hold everybody
+        else up until the budget ends it.
+        """
+        cdef ssize_t used = 0
+        cdef size_t at = 0, piece = FIRST_PIECE_BYTES
         self.active_ns = now_ns()
-        self.is_receiving = True
-        used = nghttp2_session_mem_recv(self.session, <const uint8_t*>p, n)
-        self.is_receiving = False
+        self.resets_in_turn = 0
+        while at < n and used >= 0 and self.fd >= 0:
+            if self.resets_in_turn > RESETS_A_TURN:
+                self.unread = p[at:n]
+                break
+            piece = min(piece, n - at)
+            self.is_receiving = True
+            used = nghttp2_session_mem_recv(self.session, <const uint8_t*>p + at, piece)
+            self.is_receiving = False
+            at += piece
+            piece *= 2
+        if self.fd < 0:
+            return 0
         if used < 0 or nghttp2_session_get_outbound_queue_size(self.session) > MAX_QUEUED_FRAMES:
             # What nghttp2 queued about it (GOAWAY) still goes out; about floods that it ends by itself it says nothing.
             if not self.is_closing and used != NGHTTP2_ERR_BAD_CLIENT_MAGIC:
@@ -193,6 +236,7 @@ cdef class H2Session(PeerOutput):
     # -- budgets
 
     cdef int spend_reset(self) except -1:
+        self.resets_in_turn += 1
         if not bucket_take(&self.resets, self.active_ns) and not self.is_closing:
             return self.go_away(NGHTTP2_ENHANCE_YOUR_CALM, b"too many stream resets")
         return 0
