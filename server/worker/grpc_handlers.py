@@ -170,10 +170,9 @@ class GrpcHandlers:
 
     def _model_ready(self, request: Any, reply: Any) -> Any:
         path = self._model_path(request.name, request.version, "/ready")
+        # As Triton: a model that is not there is not ready, which is no error.
         answer = self._handlers.handle("GET", path, "", {}, b"", "http")
         assert isinstance(answer, Response)
-        if answer.status == 404:
-            raise _Refused(NOT_FOUND, json.loads(answer.body)["error"])
         return reply(ready=answer.status == 200)
 
     def _server_metadata(self, request: Any, reply: Any) -> Any:

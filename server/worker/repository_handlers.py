@@ -50,7 +50,7 @@ class RepositoryHandlers:
         arguments: dict[str, Any] = {"name": model}
         if "config" in parameters:
             try:
-                arguments["config"] = _config_of(parameters["config"])
+                arguments["config"] = _config_of(model, parameters["config"])
             except errors.InvalidArgumentError as error:
                 ended(error)
                 return
@@ -61,18 +61,17 @@ class RepositoryHandlers:
         self._ask("model unload", {"name": model}, then(ended))
 
 
-def _config_of(text: object) -> dict[str, Any]:
-    """The parameter `config`: the text of a JSON object."""
+def _config_of(model: str, text: object) -> dict[str, Any]:
+    """The parameter `config`: the text of a JSON object. The error begins as Triton's."""
+    refused = f"failed to load '{model[:128]}', load parameter 'config': expected the JSON text of a ModelConfig"
     if not isinstance(text, str) or len(text) > MAX_CONFIG_BYTES:
-        raise errors.InvalidArgumentError(
-            f"load parameter 'config': expected the JSON text of a ModelConfig, at most {MAX_CONFIG_BYTES} bytes"
-        )
+        raise errors.InvalidArgumentError(f"{refused}, at most {MAX_CONFIG_BYTES} bytes")
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise errors.InvalidArgumentError("load parameter 'config': expected the JSON text of a ModelConfig")
+        raise errors.InvalidArgumentError(refused)
     return document
 
 
