@@ -52,5 +52,8 @@ class LaneExecutor:
     def ran(self, run_start_ns: int, row_count: int) -> None:
         """Counts one run of several for the present batch, which is then completed with ran_rows 0."""
 
-    def complete(self, run_start_ns: int, ran_rows: int) -> None:
-        """Ends the present batch and wakes its workers; ran_rows 0: nothing to count."""
+    def complete(self, run_start_ns: int, ran_rows: int, is_one_run: bool = True) -> None:
+        """Ends the present batch and wakes its workers; ran_rows 0: nothing to count.
+
+        is_one_run: it took no second try and no refusal, so that its time says what so many rows cost.
+        """

@@ -18,6 +18,7 @@ from server._fast.atomics cimport (
     word_load,
 )
 from server._fast.clock cimport now_ns
+from server._fast.cost_table cimport cost_add
 from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, Control, RowFailure, RowMeta
 from server._fast.quarantine cimport quarantine_add, row_digest
 from server._fast.slab_ring cimport (
@@ -255,10 +256,15 @@ cdef class LaneExecutor:
 
     def ran(self, uint64_t run_start_ns, uint32_t row_count):
         """Counts one run of several for the present batch, which is then completed with ran_rows 0."""
-        stats_batch(&self.v.stats[self.v.header.owner_count], row_count, now_ns() - run_start_ns)
+        cdef uint64_t now = now_ns()
+        stats_batch(&self.v.stats[self.v.header.owner_count], row_count, now - run_start_ns)
+        cost_add(self.v, row_count, now - run_start_ns, now)
 
-    def complete(self, uint64_t run_start_ns, uint32_t ran_rows):
-        """Ends the present batch: its running rows are done, their workers awake. ran_rows 0: nothing to count."""
+    def complete(self, uint64_t run_start_ns, uint32_t ran_rows, bint is_one_run=True):
+        """Ends the present batch: its running rows are done, their workers awake. ran_rows 0: nothing to count.
+
+        is_one_run: it took no second try and no refusal, so that its time says what so many rows cost.
+        """
         cdef uint64_t owners, now
         cdef int owner = 0
         with nogil:
@@ -266,6 +272,8 @@ cdef class LaneExecutor:
             relaxed_store(&self.v.slabs[self.batch.slab].run_end_ns, now)
             if ran_rows:
                 stats_batch(&self.v.stats[self.v.header.owner_count], ran_rows, now - run_start_ns)
+                if is_one_run:
+                    cost_add(self.v, ran_rows, now - run_start_ns, now)
             owners = ring_complete(self.v, self.instance, &self.batch)
             while owners:
                 if owners & 1 and owner < <int>self.control.header.worker_count:

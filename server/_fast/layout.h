@@ -2,7 +2,7 @@
  *
  * An arena is one model version's segment:
  *
- *   ArenaHeader | Lane | TensorLayout[inputs + outputs] | SlabHeader[slabs] | row words | RowMeta | RowFailure
+ *   ArenaHeader | Lane | CostTable | TensorLayout[inputs + outputs] | SlabHeader[slabs] | row words | RowMeta | RowFailure
  *               | TensorShape[slabs][shape_stride] | StatsBlock[owners + 1] | quarantine | slab data
  *
  * A control segment is one server's: ControlHeader | WorkerPage[workers].
@@ -30,6 +30,8 @@
 #define REASON_TEXT_BYTES 240
 #define QUARANTINE_ENTRIES 64
 #define TRACE_CELLS 64
+#define COST_CELLS 13 /* batch sizes 1, 2, 4, ... 2048, and the capacity of a slab */
+#define COST_DRIFT_ONE 1024
 
 /* Histogram buckets: upper bound of bucket k is 2^(k/8) microseconds, k = 0..215; the last one counts what is above. */
 #define HISTOGRAM_BUCKETS 217
@@ -66,7 +68,8 @@ typedef struct {
     uint64_t data_stride;
     uint64_t input_bytes;  /* MODE_SINGLE, MODE_SHAPED: what the inputs in a slab may take together */
     uint64_t output_bytes; /* MODE_SINGLE, MODE_SHAPED: the same for the outputs, behind the inputs */
-    uint8_t pad1[256 - 160];
+    uint64_t cost_offset;
+    uint8_t pad1[256 - 168];
 } ArenaHeader;
 
 typedef struct {
@@ -93,6 +96,27 @@ typedef struct {
     char reason[REASON_TEXT_BYTES];
     uint8_t pad4[16];
 } Lane;
+
+/* What a run of so many rows takes: see cost_table.pxd. The executor writes, its instances one over the other (a lost
+ * update is a sample that was not there); anyone reads. */
+typedef struct {
+    uint32_t rows;  /* written once */
+    uint32_t count; /* runs that it learnt from; 0: a guess from its neighbours */
+    uint64_t mean_ns;
+    uint64_t deviation_ns; /* mean distance from mean_ns */
+    uint64_t base_ns;      /* mean_ns as first learnt, at warm-up */
+    uint64_t updated_ns;
+    uint8_t pad[24];
+} CostCell;
+
+typedef struct {
+    uint32_t cell_count; /* written once */
+    uint8_t pad0[4];
+    uint64_t run_count; /* runs since it was reset; 0: nothing is known */
+    uint64_t drift;     /* what runs take now / base_ns, in 1/COST_DRIFT_ONE */
+    uint8_t pad1[40];
+    CostCell cells[COST_CELLS];
+} CostTable;
 
 typedef struct {
     uint64_t slab_offset; /* MODE_ROWS: where the tensor's rows start in a slab's data */
@@ -220,6 +244,7 @@ typedef struct {
 #endif
 LAYOUT_ASSERT(arena_header, sizeof(ArenaHeader) == 256);
 LAYOUT_ASSERT(lane, sizeof(Lane) == 448 && offsetof(Lane, sleepers) == 64 && offsetof(Lane, model_state) == 128);
+LAYOUT_ASSERT(cost_table, sizeof(CostCell) == 64 && sizeof(CostTable) == 64 + COST_CELLS * 64);
 LAYOUT_ASSERT(tensor_layout, sizeof(TensorLayout) == 128);
 LAYOUT_ASSERT(slab_header, sizeof(SlabHeader) == 192 && offsetof(SlabHeader, run_start_ns) == 64);
 LAYOUT_ASSERT(slab_opener, offsetof(SlabHeader, signature) == 128);

@@ -18,6 +18,8 @@ cdef extern from "layout.h" nogil:
         REASON_TEXT_BYTES
         QUARANTINE_ENTRIES
         TRACE_CELLS
+        COST_CELLS
+        COST_DRIFT_ONE
         HISTOGRAM_BUCKETS
         BATCH_EXACT
         BATCH_BUCKETS
@@ -52,6 +54,7 @@ cdef extern from "layout.h" nogil:
         uint64_t data_stride
         uint64_t input_bytes
         uint64_t output_bytes
+        uint64_t cost_offset
 
     ctypedef struct Lane:
         uint32_t next_generation
@@ -69,6 +72,20 @@ cdef extern from "layout.h" nogil:
         uint32_t preferred_rows
         uint32_t apart
         char* reason
+
+    ctypedef struct CostCell:
+        uint32_t rows
+        uint32_t count
+        uint64_t mean_ns
+        uint64_t deviation_ns
+        uint64_t base_ns
+        uint64_t updated_ns
+
+    ctypedef struct CostTable:
+        uint32_t cell_count
+        uint64_t run_count
+        uint64_t drift
+        CostCell* cells
 
     ctypedef struct TensorLayout:
         uint64_t slab_offset
@@ -175,6 +192,7 @@ cdef enum ModelState:
 cdef struct ArenaView:
     ArenaHeader* header
     Lane* lane
+    CostTable* cost
     TensorLayout* tensors
     SlabHeader* slabs
     uint64_t* rows

@@ -102,6 +102,7 @@ cdef class Arena(Segment):
             )
         v.header = h
         v.lane = <Lane*>(self.base + h.lane_offset)
+        v.cost = <CostTable*>(self.base + h.cost_offset)
         v.tensors = <TensorLayout*>(self.base + h.tensors_offset)
         v.slabs = <SlabHeader*>(self.base + h.slabs_offset)
         v.rows = <uint64_t*>(self.base + h.rows_offset)
@@ -155,7 +156,8 @@ cdef class Arena(Segment):
         h.input_bytes = align(input_bytes, LINE)
         h.output_bytes = align(output_bytes, LINE)
         h.lane_offset = sizeof(ArenaHeader)
-        h.tensors_offset = h.lane_offset + sizeof(Lane)
+        h.cost_offset = align(h.lane_offset + sizeof(Lane), LINE)
+        h.tensors_offset = h.cost_offset + sizeof(CostTable)
         h.slabs_offset = h.tensors_offset + tensor_count * sizeof(TensorLayout)
         h.rows_offset = h.slabs_offset + slab_count * sizeof(SlabHeader)
         h.meta_offset = align(h.rows_offset + rows * 8, LINE)
@@ -194,6 +196,11 @@ cdef class Arena(Segment):
                 t[<int>index].dims[<int>axis] = dim
         lane.max_queue_delay_ns = max_queue_delay_ns
         lane.preferred_rows = preferred_rows
+        cdef CostTable* cost = <CostTable*>(raw.base + h.cost_offset)
+        cost.drift = COST_DRIFT_ONE
+        while cost.cell_count == 0 or cost.cells[cost.cell_count - 1].rows < h.row_capacity:
+            cost.cells[cost.cell_count].rows = min(<uint32_t>1 << cost.cell_count, h.row_capacity)
+            cost.cell_count += 1
         return Arena(os.dup(raw.fd))
 
     @property

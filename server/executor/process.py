@@ -103,30 +103,23 @@ def _ring(bell: int) -> None:
 
 def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     """The serve functions of the instances, model loaded and warm. Raises LoadError."""
+    from server._fast import cost_table
     from server._fast.lane_executor import LaneExecutor
-    from server.executor.backend import Backend, LoadError, ModelError
+    from server.executor.backend import Backend, ModelError
     from server.executor.configured_warm_up import run_warm_ups
     from server.executor.onnx_backend import OnnxBackend
     from server.executor.reshaping import ReshapingBackend
-    from server.executor.runner import RowsRunner, SingleRunner, TensorSpec, warm_up
+    from server.executor.rows_warm_up import warm_up_rows
+    from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
     from server.executor.shaped_runner import NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, ShapedRunner, try_rows
 
     backend: Backend = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session)
     inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
     outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     rows_mode = plan.arena.rows_mode
+    cost_table.reset(plan.arena)
     if rows_mode:
-        for size in sorted({1, 2, plan.arena.row_capacity}):
-            try:
-                warm_up(backend, inputs, outputs, [size])
-            except ModelError as error:
-                if size == 2:
-                    raise LoadError(
-                        f"its outputs do not follow the batch axis that its file declares: requests cannot be joined "
-                        f"({error}); export it with a fixed first dimension"
-                    ) from error
-                # Zeros need not be a valid input; shapes were checked all the same if another size went through.
-                log.info("warm_up_refused", model=plan.name, rows=size, reason=str(error))
+        warm_up_rows(backend, plan.arena, inputs, outputs, plan.name)
     if plan.arena.shaped:
         try:
             if not try_rows(backend, inputs, outputs):

@@ -56,18 +56,23 @@ class RowsRunner:
             if live_count == 0:
                 lane.complete(0, 0)
                 continue
-            started_ns = lane.run_begins()
+            is_one_run = True
             if attempts >= ALONE_ATTEMPTS:
+                started_ns = lane.run_begins()
                 self._run_alone(slab, row_count)
+                is_one_run = False
             elif live_count == row_count:
                 run = runs.get((slab, row_count)) or self._prepare(slab, row_count)
+                started_ns = lane.run_begins()
                 try:
                     run()
                 except ModelError as error:
                     self._bisect(slab, list(range(row_count)), error)
+                    is_one_run = False
             else:
-                self._run_rows(slab, lane.live_rows())
-            lane.complete(started_ns, live_count)
+                started_ns = lane.run_begins()
+                is_one_run = self._run_rows(slab, lane.live_rows())
+            lane.complete(started_ns, live_count, is_one_run)
 
     def _buffers(self, slab: int, row_count: int) -> tuple[list[TensorBuffer], list[TensorBuffer]]:
         def place(index: int, spec: TensorSpec) -> TensorBuffer:
@@ -87,15 +92,19 @@ class RowsRunner:
         self._runs[slab, row_count] = run
         return run
 
-    def _run_rows(self, slab: int, rows: list[int]) -> None:
-        """Runs some rows of a slab through a scratch copy; a refusal is bisected down to the guilty row."""
+    def _run_rows(self, slab: int, rows: list[int]) -> bool:
+        """Runs some rows of a slab through a scratch copy; a refusal is bisected down to the guilty row. Whether they
+        ran at once.
+        """
         if not rows:
             # All of them were cancelled since the batch was taken.
-            return
+            return False
         try:
             self._run_copied(slab, rows)
         except ModelError as error:
             self._bisect(slab, rows, error)
+            return False
+        return True
 
     def _bisect(self, slab: int, rows: list[int], error: ModelError) -> None:
         if len(rows) == 1:
@@ -182,11 +191,13 @@ class SingleRunner:
                 lane.complete(0, 0)
                 continue
             started_ns = lane.run_begins()
+            is_one_run = True
             try:
                 self._run(slab)
             except ModelError as error:
                 lane.fail(0, MODEL_FAILED, str(error))
-            lane.complete(started_ns, 1)
+                is_one_run = False
+            lane.complete(started_ns, 1, is_one_run)
 
     def _run(self, slab: int) -> None:
         arena = self._arena
@@ -214,20 +225,6 @@ def output_refused(name: str, produced: ProducedTensor, left: int, room: int) ->
         f"output '{name}' with shape {list(produced.dims)} has {produced.size_bytes} bytes, {left} "
         f"of {room} are left for the outputs of a request: send a smaller input"
     )
-
-
-def warm_up(
-    backend: Backend, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sizes: Sequence[int]
-) -> None:
-    """Runs zeros through a batched model at each batch size, in scratch memory. Raises ModelError.
-
-    ModelError at any size but one means that rows cannot be joined: outputs do not follow the batch axis.
-    """
-    for size in sizes:
-        memory: list[ctypes.Array[ctypes.c_char]] = []
-        backend.prepare(
-            [zeros(spec, size, memory) for spec in inputs], [zeros(spec, size, memory) for spec in outputs]
-        )()
 
 
 def zeros(spec: TensorSpec, row_count: int, keep: list[ctypes.Array[ctypes.c_char]]) -> TensorBuffer:

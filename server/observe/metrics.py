@@ -140,6 +140,12 @@ def _executions(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
     page.family("batch_size", "histogram", "Rows in one run of the model.")
     for labels, block in named:
         page.histogram("batch_size", labels, _BATCH_BOUNDS, _BATCH_ENDS, block.batch_sizes, executed_rows(block))
+    page.family("batch_cost_seconds", "gauge", "What a run of so many rows takes at present, as learnt from runs.")
+    for labels, block in named:
+        for rows, mean_ns, upper_ns in block.batch_costs:
+            size = (*labels, ("batch", str(rows)))
+            page.sample("batch_cost_seconds", (*size, ("estimate", "mean")), mean_ns / 1e9)
+            page.sample("batch_cost_seconds", (*size, ("estimate", "upper")), upper_ns / 1e9)
     page.family("executor_busy_seconds", "counter", "Time in which an instance of the model ran, all instances.")
     for labels, block in named:
         page.sample("executor_busy_seconds_total", labels, block.busy_ns / 1e9)

@@ -100,6 +100,8 @@ class Block(NamedTuple):
     last_inference_ms: int = 0
     inflight_count: int = 0
     queue_depth_rows: int = 0
+    #: Of the cost table: (rows, mean ns, upper ns) of each batch size that has run.
+    batch_costs: Sequence[tuple[int, int, int]] = ()
 
 
 def from_counters(model: str, version: str, counters: Mapping[str, Any]) -> Block:
@@ -192,6 +194,7 @@ def _sum_blocks(group: list[Block]) -> Block:
         last_inference_ms=max(block.last_inference_ms for block in group),
         inflight_count=sum(block.inflight_count for block in group),
         queue_depth_rows=sum(block.queue_depth_rows for block in group),
+        batch_costs=next((block.batch_costs for block in reversed(group) if block.batch_costs), ()),
     )
 
 

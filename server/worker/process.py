@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import uvloop
 
 from server import __version__, log
-from server._fast import stats
+from server._fast import cost_table, stats
 from server._fast.frontend import Frontend, Peer
 from server._fast.http1_connection import Http1Connection
 from server._fast.http2_connection import Http2Connection
@@ -226,7 +226,10 @@ class Worker:
             for index in range(control.worker_count + 1):
                 counters = stats.read_block(lane.arena, index)
                 block = snapshot.from_counters(lane.model.name, lane.model.version, counters)
-                blocks.append(block._replace(queue_depth_rows=depth if index == 0 else 0))
+                if index == 0:
+                    costs = [cell[:3] for cell in cost_table.cells(lane.arena) if cell[3]]
+                    block = block._replace(queue_depth_rows=depth, batch_costs=costs)
+                blocks.append(block)
         now_s = self._loop.time()
         if now_s >= self._processes_until_s:
             self._processes_until_s = now_s + PROCESSES_AGE_S

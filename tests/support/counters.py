@@ -93,4 +93,5 @@ def executor_block(model: ServedModel, sizes_rows: Sequence[int]) -> Block:
         busy_ns=1000 * sum(sizes_rows),
         batch_sizes=batch_sizes(sizes_rows),
         batch_size_ns=sizes_ns,
+        batch_costs=[(rows, 1000 * rows, 1250 * rows) for rows in (1, 2, 4, 64)],
     )

@@ -61,6 +61,7 @@ PROPOSED = {
     "headrace_inferences_total": "counter",
     "headrace_executions_total": "counter",
     "headrace_batch_size": "histogram",
+    "headrace_batch_cost_seconds": "gauge",
     "headrace_executor_busy_seconds_total": "counter",
     "headrace_model_state": "gauge",
     "headrace_model_instances": "gauge",
@@ -111,6 +112,8 @@ def test_counters() -> None:
     assert value("headrace_rejected_total", **one, reason="deadline") == 2
     assert value("headrace_inferences_total", **one) == sum(SIZES_ROWS)
     assert value("headrace_executions_total", **one) == len(SIZES_ROWS)
+    assert value("headrace_batch_cost_seconds", **one, batch="4", estimate="mean") == 4e-6
+    assert value("headrace_batch_cost_seconds", **one, batch="64", estimate="upper") == 80e-6
     assert value("headrace_executor_busy_seconds_total", **one) == pytest.approx(sum(SIZES_ROWS) / 1e6)
     assert value("headrace_stage_seconds_total", **one, stage="parse") == pytest.approx(700e-9)
     assert value("headrace_inflight_requests", **one) == 2

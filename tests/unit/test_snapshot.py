@@ -128,6 +128,7 @@ def test_merge_equals_counting_all_in_one_process() -> None:
         last_inference_ms=1_700_000_000_050,
         inflight_count=4,
         queue_depth_rows=8,
+        batch_costs=executed.batch_costs,
     )
     assert merged["vad", "3"] == counters.worker_block(vad, [5000])
 

@@ -1,0 +1,69 @@
+"""The warm-up of a batched model: every batch size once, and the first entries of the cost table.
+
+Zeros are run, in scratch memory. ONNX Runtime plans and allocates memory at the first run of a shape, so that run is
+slow, and its time says little: as long as all of it stays short, each size runs a few times more, and those count.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from statistics import median
+from time import monotonic_ns
+
+from server import log
+from server._fast import cost_table
+from server._fast.layout import Arena
+from server.executor.backend import Backend, LoadError, ModelError, Run
+from server.executor.runner import TensorSpec, zeros
+
+#: Runs of a size beyond the first end when the warm-up has taken this long.
+REPEAT_BUDGET_NS = 200_000_000
+REPEATS = 5
+
+
+def warm_up_rows(
+    backend: Backend,
+    arena: Arena,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    name: str,
+    clock: Callable[[], int] = monotonic_ns,
+) -> None:
+    """Runs 1, 2, 4, ... rows and the capacity of a slab. Raises LoadError if rows cannot be joined."""
+    begun_ns = clock()
+    for rows in cost_table.sizes(arena):
+        memory: list[ctypes.Array[ctypes.c_char]] = []
+        try:
+            run = backend.prepare(
+                [zeros(spec, rows, memory) for spec in inputs], [zeros(spec, rows, memory) for spec in outputs]
+            )
+            times_ns = _times_ns(run, begun_ns + REPEAT_BUDGET_NS, clock)
+        except ModelError as error:
+            if rows == 2:
+                raise LoadError(
+                    f"its outputs do not follow the batch axis that its file declares: requests cannot be joined "
+                    f"({error}); export it with a fixed first dimension"
+                ) from error
+            # Zeros need not be a valid input; shapes were checked all the same if another size went through.
+            log.info("warm_up_refused", model=name, rows=rows, reason=str(error))
+            continue
+        middle_ns = int(median(times_ns))
+        deviation_ns = sum(abs(one - middle_ns) for one in times_ns) // len(times_ns)
+        if len(times_ns) == 1:
+            # It shows nothing of how much they differ.
+            deviation_ns = middle_ns // 8
+        cost_table.learn(arena, rows, middle_ns, deviation_ns, len(times_ns), clock())
+
+
+def _times_ns(run: Run, until_ns: int, clock: Callable[[], int]) -> list[int]:
+    """How long the repetitions took, or the first run if there was no time for any."""
+    times_ns: list[int] = []
+    while len(times_ns) <= REPEATS:
+        started_ns = clock()
+        run()
+        ended_ns = clock()
+        times_ns.append(ended_ns - started_ns)
+        if ended_ns >= until_ns:
+            break
+    return times_ns[1:] or times_ns
