@@ -52,6 +52,8 @@ class ExecutorPlan(NamedTuple):
     is_batched: bool = False
     #: Tensors that clients see in another shape: input -> the model's dims, output -> the clients'.
     reshaped: Mapping[str, tuple[int, ...]] = {}
+    #: The folder with golden checks, see server.models.golden_files.
+    golden: Path | None = None
 
 
 def main(plan: ExecutorPlan) -> int:
@@ -107,6 +109,7 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     from server._fast.lane_executor import LaneExecutor
     from server.executor.backend import Backend, ModelError
     from server.executor.configured_warm_up import run_warm_ups
+    from server.executor.golden import check_golden
     from server.executor.onnx_backend import OnnxBackend
     from server.executor.reshaping import ReshapingBackend
     from server.executor.rows_warm_up import warm_up_rows
@@ -128,9 +131,11 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
         except ModelError as error:
             # Zeros of one element need not be a valid input.
             log.info("warm_up_refused", model=plan.name, rows=2, reason=str(error))
+    native = backend
     if plan.reshaped:
         backend = ReshapingBackend(backend, plan.reshaped)
     run_warm_ups(backend, [spec.name for spec in outputs], plan.warm_ups, is_batched=plan.is_batched)
+    check_golden(plan.golden, backend=backend, native=native, inputs=inputs, outputs=outputs)
     runner = RowsRunner if rows_mode else ShapedRunner if plan.arena.shaped else SingleRunner
     serve = []
     for instance, bell in enumerate(plan.instance_bells):

@@ -7,8 +7,8 @@ PATH is one of
     a repository     NAME/VERSION/model.onnx    with PATH the directory above NAME; all its models
 
 VERSION is a number, zeros in front do not count (00000123 is version 123). Hidden entries are skipped. A config.pbtxt
-lies in the directory NAME. A model that
-cannot be served stays in the list with its reason; only a PATH in which there is nothing to look at raises.
+lies in the directory NAME, golden checks there or beside a model.onnx. A model that cannot be served stays in the list
+with its reason; only a PATH in which there is nothing to look at raises.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from server.config import VersionPolicy
 from server.errors import ConfigurationError
-from server.models import config_fit, external_data, onnx_file
+from server.models import config_fit, external_data, golden_files, onnx_file
 from server.models.batchability import Batching
 from server.models.config_files import ConfigFiles
 from server.models.config_fit import Fitted
@@ -65,6 +65,8 @@ class ModelVersion:
     fitted: Fitted | None = None
     #: What the system says of its files: differs whenever they do.
     files: Files = ()
+    #: The folder with the requests that it has to answer as written there before it serves.
+    golden: Path | None = None
 
 
 class Reader:
@@ -80,8 +82,10 @@ class Reader:
         it.
         """
         read_config = self.configs.read(name, folder)
+        golden = golden_files.golden_folder(file, folder)
+        others = read_config.files + golden_files.signature(golden)
         known = self._known.get((name, version, file))
-        if known is not None and known.error is None and known.files == _files(file, known.model) + read_config.files:
+        if known is not None and known.error is None and known.files == _files(file, known.model) + others:
             return known
         before = _files(file, None)
         found = _read(name, version, file)
@@ -98,7 +102,7 @@ class Reader:
                 found = replace(found, model=fitted.model, batching=fitted.batching, fitted=fitted, config=config)
             except ModelConfigError as error:
                 found = replace(found, error=str(error))
-        self._known[name, version, file] = found = replace(found, files=after + read_config.files)
+        self._known[name, version, file] = found = replace(found, files=after + others, golden=golden)
         return found
 
 

@@ -174,4 +174,5 @@ def executor_plan(
         warm_ups=lane.found.config.warm_ups,
         is_batched=max_batch_size(lane.found, lane.settings) > 0,
         reshaped=_reshaped(lane),
+        golden=lane.found.golden,
     )
