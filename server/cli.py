@@ -15,6 +15,9 @@ from collections.abc import Callable, Sequence
 SUBCOMMANDS = {
     "serve": "serve a model file, a directory or a repository; without PATH the demo model",
     "infer": "ask a running server once and print the answer as a table",
+    "ps": "print the models of a running server: state, requests, memory",
+    "load": "have a running server load a model, or its changed files",
+    "unload": "have a running server unload a model",
     "inspect": "print what an ONNX file takes, gives, and whether it batches; loads nothing",
     "explain": "print how a model would be served, and why, as a config.pbtxt",
     "example": "print a client for a model: curl or python",
@@ -32,6 +35,7 @@ headrace serves ONNX models over HTTP (KServe V2), batching requests in shared m
   headrace serve model.onnx                   serve your model; nothing to configure
 
 Also:
+  headrace ps                                 what a running server serves
   headrace inspect model.onnx                 what a model takes and gives, and whether it batches
   headrace explain repository/NAME            how it would be served, as a config.pbtxt
   headrace example digits --lang python       a client to start from
@@ -85,6 +89,12 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from server.cli_serve import run
     elif name == "infer":
         from server.cli_infer import run
+    elif name == "ps":
+        from server.cli_ps import run
+    elif name == "load":
+        from server.cli_models import load as run
+    elif name == "unload":
+        from server.cli_models import unload as run
     elif name == "inspect":
         from server.cli_inspect import run
     elif name == "explain":

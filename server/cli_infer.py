@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from server.cli_client import DEFAULT_URL, Client
+from server.cli_client import Client, add_server_options
 from server.cli_parser import CommandError, Parser
 from server.cli_table import answer_lines
 from server.cli_tensor import Pixels, model_inputs, random_request, request_from_files
@@ -67,10 +67,7 @@ def parser() -> Parser:
     result.add_argument("--seed", metavar="N", type=_whole(0), default=0, help="of --random (default: 0)")
     result.add_argument("--scale", metavar="F", type=float, default=1.0, help="pixel 0..255 times F (default: 1)")
     result.add_argument("--invert", action="store_true", help="dark on light pictures for a light on dark model")
-    url = os.environ.get("HEADRACE_URL", DEFAULT_URL)
-    result.add_argument("--url", default=url, help=f"the server (default: {DEFAULT_URL}) [HEADRACE_URL]")
-    result.add_argument("--timeout", metavar="S", type=float, default=30.0, help="longest wait (default: 30)")
-    result.add_argument("--json", action="store_true", help="the server's answer as it came")
+    add_server_options(result, 30.0)
     return result
 
 

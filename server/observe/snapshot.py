@@ -164,6 +164,8 @@ class Snapshot(NamedTuple):
     accepted: Mapping[str, int] = {}
     #: (role, cause) -> restarts.
     restarts: Mapping[tuple[str, str], int] = {}
+    #: (name, version) -> resident memory of its executor.
+    executor_bytes: Mapping[tuple[str, str], int] = {}
 
 
 def merge(blocks: Iterable[Block]) -> dict[tuple[str, str], Block]:

@@ -22,6 +22,7 @@ def document(models: Iterable[ServedModel], snapshot: Snapshot) -> bytes:
 
 def _model(model: ServedModel, snapshot: Snapshot) -> dict[str, object]:
     block = snapshot.models.get((model.name, model.version)) or Block(model.name, model.version)
+    memory_bytes = snapshot.executor_bytes.get((model.name, model.version), 0)
     executed_count = block.execute.observed_count()
     return {
         "name": model.name,
@@ -41,7 +42,7 @@ def _model(model: ServedModel, snapshot: Snapshot) -> dict[str, object]:
         },
         "response_stats": {},
         "batch_stats": _batch_stats(block),
-        "memory_usage": [],
+        "memory_usage": [{"type": "CPU", "id": 0, "byte_size": memory_bytes}] if memory_bytes else [],
     }
 
 

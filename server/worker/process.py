@@ -238,6 +238,11 @@ class Worker:
                 *(procfs.read_process(page["pid"], "worker", index) for index, page in enumerate(pages)),
                 *(procfs.read_process(lane.arena.executor_pid, "executor", lane.number) for lane in lanes),
             ]
+        keys = {lane.number: (lane.model.name, lane.model.version) for lane in lanes}
+        executor_bytes: dict[tuple[str, str], int] = {}
+        for process in self._processes:
+            if process is not None and process.role == "executor" and (key := keys.get(process.slot)) is not None:
+                executor_bytes[key] = executor_bytes.get(key, 0) + process.resident_bytes
         worker_restarts, executor_restarts = control.restarts
         return snapshot.Snapshot(
             models=snapshot.merge(blocks),
@@ -245,6 +250,7 @@ class Worker:
             connections={"http": sum(page["connections_open"] for page in pages)},
             accepted={"http": sum(page["connections_total"] for page in pages)},
             restarts={("worker", "died"): worker_restarts, ("executor", "died"): executor_restarts},
+            executor_bytes=executor_bytes,
         )
 
 

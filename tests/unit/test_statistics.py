@@ -70,6 +70,13 @@ def test_a_model_never_asked_has_every_key_at_zero() -> None:
     assert (zero["inference_count"], zero["execution_count"], zero["last_inference"]) == (0, 0, 0)
 
 
+def test_memory_is_that_of_the_executor() -> None:
+    digits = counters.digits()
+    key = (digits.name, digits.version)
+    document = json.loads(statistics.document([digits], Snapshot({}, executor_bytes={key: 4096})))
+    assert document["model_stats"][0]["memory_usage"] == [{"type": "CPU", "id": 0, "byte_size": 4096}]
+
+
 def test_without_run_times_by_size_there_are_no_batch_statistics() -> None:
     block = counters.executor_block(counters.digits(), [1, 2])._replace(batch_size_ns=())
     assert entry([block])["batch_stats"] == []
