@@ -291,6 +291,22 @@ OPTIONS: tuple[Option, ...] = (
         "drain_timeout_s", "S", seconds(86400.0), 30.0, "shutdown", "after that: longest wait for requests in flight"
     ),
     Option(
+        "stuck_after_s",
+        "S",
+        seconds(86400.0, low=2.0),
+        5.0,
+        "processes",
+        "a process that stands still for so long is replaced, a model run only after ten times its p99; 0 is never",
+    ),
+    Option(
+        "load_timeout_s",
+        "S",
+        seconds(30 * 86400.0, low=1.0),
+        1800.0,
+        "models",
+        "time that a model may take to load, warm-up and golden checks included; then it is refused; 0 is no limit",
+    ),
+    Option(
         "log_format",
         "FORMAT",
         one_of("auto", "text", "json"),
@@ -368,6 +384,8 @@ class ServeConfig:
     kserve_v1_status: bool = True
     drain_delay_s: float = 0.0
     drain_timeout_s: float = 30.0
+    stuck_after_s: float = 5.0
+    load_timeout_s: float = 1800.0
     log_format: str = "auto"
     log_level: str = "info"
     server_name: str = "headrace"

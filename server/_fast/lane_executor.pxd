@@ -18,6 +18,7 @@ cdef class LaneExecutor:
     cdef int wait(self) noexcept nogil
     cdef void sleep(self) noexcept nogil
     cdef void sleep_unpublished(self) noexcept nogil
+    cdef void step(self) noexcept nogil
     cdef bint nap(self, uint64_t nap_ns) noexcept nogil
     cdef int wake_owner(self, uint32_t row) except -1
     cdef int set_failure(self, uint32_t row, int code, bytes text) except -1

@@ -114,6 +114,7 @@ cdef class LaneExecutor:
         cdef uint64_t now = now_ns(), word, due_ns, nap_ns = NAP_NS
         cdef uint32_t slab
         cdef int code
+        relaxed_store(&self.v.lane.beat_ns, now)
         lane_sleep_begin(self.v.lane, self.instance)
         code = ring_due(self.v, now, &slab, &word, &due_ns)
         if code != 0 and not self.v.lane.shutdown:
@@ -146,6 +147,11 @@ cdef class LaneExecutor:
         limit.tv_sec = nap_ns // 1000000000
         limit.tv_nsec = nap_ns % 1000000000
         return c_ppoll(&waiting, 1, &limit, NULL) == 1
+
+    cdef void step(self) noexcept nogil:
+        """Says that the instance gets on with the slab: else the supervisor takes it for stuck one day."""
+        cdef uint64_t* steps = &self.v.slabs[self.batch.slab].steps
+        relaxed_store(steps, relaxed_load(steps) + 1)
 
     def live_rows(self):
         """The rows of the present batch that are running, ascending."""
@@ -223,11 +229,13 @@ cdef class LaneExecutor:
 
     def fail(self, uint32_t row, int code, str text):
         """Fails one running row with a text for its client."""
+        self.step()
         self.set_failure(row, code, text.encode("utf-8", "replace"))
         ring_finish_row(self.v, self.batch.slab, row, code)
 
     def finish_alone(self, uint32_t row):
         """Ends a row that was taken alone and wakes its worker at once."""
+        self.step()
         ring_finish_row(self.v, self.batch.slab, row, 0)
         self.wake_owner(row)
 
@@ -250,6 +258,7 @@ cdef class LaneExecutor:
 
     def run_begins(self):
         """Marks the start of the model run; returns the time in ns."""
+        self.step()
         cdef uint64_t now = now_ns()
         relaxed_store(&self.v.slabs[self.batch.slab].run_start_ns, now)
         return now
@@ -257,6 +266,7 @@ cdef class LaneExecutor:
     def ran(self, uint64_t run_start_ns, uint32_t row_count):
         """Counts one run of several for the present batch, which is then completed with ran_rows 0."""
         cdef uint64_t now = now_ns()
+        self.step()
         stats_batch(&self.v.stats[self.v.header.owner_count], row_count, now - run_start_ns)
         cost_add(self.v, row_count, now - run_start_ns, now)
 

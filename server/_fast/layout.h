@@ -92,7 +92,7 @@ typedef struct {
     uint64_t max_queue_delay_ns; /* plan, written once before the first claim */
     uint32_t preferred_rows;
     uint32_t apart; /* executor, MODE_SHAPED: outputs do not follow the batch axis, requests run one at a time */
-    uint8_t pad3[8];
+    uint64_t beat_ns; /* executor: when an instance that has no work looked last, every second at least */
     char reason[REASON_TEXT_BYTES];
     uint8_t pad4[16];
 } Lane;
@@ -139,7 +139,8 @@ typedef struct {
     uint32_t passes;   /* runs that ended with rows left for a later one */
     uint32_t crowded;  /* MODE_SHAPED: rows wait for the room that outputs take which workers have not read yet */
     uint64_t output_used; /* MODE_SHAPED: bytes of the room for outputs that are taken */
-    uint8_t pad1[24];
+    uint64_t steps; /* rises whenever the instance gets on with the slab */
+    uint8_t pad1[16];
     /* whoever opened it */
     uint64_t signature; /* MODE_SHAPED: hash of the row shapes of all inputs, which stand in its TensorShapes */
     uint64_t opened_ns;
@@ -219,7 +220,9 @@ typedef struct {
     uint32_t worker_restarts;
     uint32_t executor_restarts;
     uint32_t log_word; /* supervisor: which levels are logged, see server/log.py */
-    uint8_t pad[204];
+    uint32_t stuck_workers; /* supervisor: restarts of processes that stood still, apart from those above */
+    uint32_t stuck_executors;
+    uint8_t pad[196];
     TraceCell trace[TRACE_CELLS]; /* 0: the settings of the server; others: of a model */
 } ControlHeader;
 

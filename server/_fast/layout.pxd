@@ -71,6 +71,7 @@ cdef extern from "layout.h" nogil:
         uint64_t max_queue_delay_ns
         uint32_t preferred_rows
         uint32_t apart
+        uint64_t beat_ns
         char* reason
 
     ctypedef struct CostCell:
@@ -104,6 +105,7 @@ cdef extern from "layout.h" nogil:
         uint32_t passes
         uint32_t crowded
         uint64_t output_used
+        uint64_t steps
         uint64_t signature
         uint64_t opened_ns
         uint32_t capacity
@@ -166,6 +168,8 @@ cdef extern from "layout.h" nogil:
         uint32_t worker_restarts
         uint32_t executor_restarts
         uint32_t log_word
+        uint32_t stuck_workers
+        uint32_t stuck_executors
         TraceCell* trace
 
     ctypedef struct WorkerPage:

@@ -14,6 +14,7 @@ class WorkerState(TypedDict):
     protocol_errors_total: int
     bytes_in_total: int
     bytes_out_total: int
+    heartbeat_ns: int
 
 class Segment:
     """A mapped memfd, sealed against resizing. `fd` stays open as long as the object lives."""
@@ -130,8 +131,10 @@ class Control(Segment):
     #: (workers, executors) started again after a death
     restarts: tuple[int, int]
     #: which levels are logged: by the supervisor, see server.log
+    #: (workers, executors) started again because they stood still
+    stuck: tuple[int, int]
     log_word: int
-
+    def count_stuck(self, worker: bool) -> None: ...
     @staticmethod
     def create(worker_count: int, started_ns: int) -> Control:
         """A new control segment; started_ns is monotonic."""

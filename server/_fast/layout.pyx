@@ -415,6 +415,17 @@ cdef class Control(Segment):
             self.header.executor_restarts += 1
 
     @property
+    def stuck(self):
+        """(workers, executors) started again because they stood still."""
+        return self.header.stuck_workers, self.header.stuck_executors
+
+    def count_stuck(self, bint worker):
+        if worker:
+            self.header.stuck_workers += 1
+        else:
+            self.header.stuck_executors += 1
+
+    @property
     def log_word(self):
         return relaxed_load_half(&self.header.log_word)
 
@@ -447,6 +458,7 @@ cdef class Control(Segment):
             "protocol_errors_total": p.protocol_errors_total,
             "bytes_in_total": p.bytes_in_total,
             "bytes_out_total": p.bytes_out_total,
+            "heartbeat_ns": p.heartbeat_ns,
         }
 
     def clear_bell(self, int worker):

@@ -97,4 +97,10 @@ class Ring:
     def row_counts(self) -> list[int]:
         """Rows by state over all slabs that are in use; the index is the row state."""
 
+    def held(self) -> list[tuple[int, int, int]]:
+        """(slab, generation, steps) of each slab that an instance has, sealed or running."""
+
+    def beat(self) -> tuple[int, int]:
+        """(when an instance without work looked last, runs up to now): changes while the executor is well and idle."""
+
     def free_slabs(self) -> int: ...

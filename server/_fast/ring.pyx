@@ -5,8 +5,8 @@ It adds nothing to slab_ring but objects: claims are tuples, batches dicts. Any 
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from server._fast.atomics cimport relaxed_load_half, relaxed_store_half, word_load
-from server._fast.layout cimport MAX_RANK, MODE_ROWS, MODE_SHAPED, Arena
+from server._fast.atomics cimport relaxed_load, relaxed_load_half, relaxed_store_half, word_load
+from server._fast.layout cimport MAX_RANK, MODE_ROWS, MODE_SHAPED, OWNER_NONE, Arena, ArenaView
 from server._fast.ring_recovery cimport ring_reap_owner, ring_recover_executor
 from server._fast.row_shapes cimport RowShapes, shapes_measure
 from server._fast.slab_ring cimport (
@@ -15,6 +15,8 @@ from server._fast.slab_ring cimport (
     RING_WAIT,
     SLAB_FREE,
     SLAB_OPENING,
+    SLAB_RUNNING,
+    SLAB_SEALED,
     Batch,
     Claim,
     ring_cancel,
@@ -184,6 +186,22 @@ cdef class Ring:
             for row in range(slab_claimed(w)):
                 counts[row_state(word_load(row_at(&self.arena.view, slab, row)))] += 1
         return counts
+
+    def held(self):
+        """(slab, generation, steps) of each slab that an instance has, sealed or running."""
+        cdef uint32_t slab
+        cdef uint64_t w
+        found = []
+        for slab in range(self.arena.view.slab_count):
+            w = word_load(&self.arena.view.slabs[slab].word)
+            if slab_state(w) in (SLAB_SEALED, SLAB_RUNNING) and slab_owner(w) != OWNER_NONE:
+                found.append((slab, word_generation(w), relaxed_load(&self.arena.view.slabs[slab].steps)))
+        return found
+
+    def beat(self):
+        """(when an instance without work looked last, runs up to now): changes while the executor is well and idle."""
+        cdef ArenaView* v = &self.arena.view
+        return relaxed_load(&v.lane.beat_ns), relaxed_load(&v.stats[v.header.owner_count].execution_count)
 
     def free_slabs(self):
         """How many slabs are free."""

@@ -99,6 +99,10 @@ class Executors:
         lane.arena.executor_pid = child.pid
         self._loop.watch(child.pidfd, functools.partial(self._on_death, lane))
 
+    def child_of(self, lane: Lane) -> Child | None:
+        """The lane's executor, if one lives."""
+        return self._children.get(lane.number)
+
     def shed(self) -> None:
         """In another child: closes the executors' handles."""
         for child in self._children.values():
@@ -168,8 +172,12 @@ class Executors:
             status=status,
             batches_kept=recovered,
             restart_in_ms=delay_ns // 10**6,
+            **({"stack": child.stack} if child.stack else {}),
         )
-        self._control.count_restart(False)
+        if child.is_aborted:
+            self._control.count_stuck(False)
+        else:
+            self._control.count_restart(False)
         self._loop.after(delay_ns, functools.partial(self.start, lane))
 
     def _refuse_waiting(self, lane: Lane) -> None:

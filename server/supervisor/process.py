@@ -28,6 +28,7 @@ from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
 from server.supervisor.regions import Regions
 from server.supervisor.settings import Settings
+from server.supervisor.watchdog import Watchdog
 from server.supervisor.workers import Workers
 
 EXIT_OK = 0
@@ -119,6 +120,7 @@ class Supervisor:
         self.models = Lifecycle(config, repository, found, self.workers, self.executors)
         self.regions = Regions(self.workers, allowed=config.allow_client_shm)
         self.settings = Settings(self.workers, self.control, config.log_level)
+        self.watchdog = Watchdog(config, self.loop, self.control, self.workers, self.executors, self.models)
         self.announced = False
         self.stage = "serving"
         self.exit_status = EXIT_OK
@@ -133,6 +135,7 @@ class Supervisor:
             self.workers.start(index)
         if self.config.model_control_mode == "poll":
             self._poll_later()
+        self.watchdog.start()
         self.loop.run()
         return self.exit_status
 
@@ -278,8 +281,12 @@ class Supervisor:
             status=status,
             rows_reaped=reaped,
             restart_in_ms=restart_in_ns // 10**6,
+            **({"stack": child.stack} if child.stack else {}),
         )
-        self.control.count_restart(True)
+        if child.is_aborted:
+            self.control.count_stuck(True)
+        else:
+            self.control.count_restart(True)
         if not self.announced and self.workers.death_count(index) >= MAX_EARLY_WORKER_DEATHS:
             print(f"error: worker {index} cannot start: see the log above", file=sys.stderr)
             self.exit_status = EXIT_INTERNAL

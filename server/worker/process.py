@@ -244,12 +244,18 @@ class Worker:
             if process is not None and process.role == "executor" and (key := keys.get(process.slot)) is not None:
                 executor_bytes[key] = executor_bytes.get(key, 0) + process.resident_bytes
         worker_restarts, executor_restarts = control.restarts
+        workers_stuck, executors_stuck = control.stuck
         return snapshot.Snapshot(
             models=snapshot.merge(blocks),
             processes=[process for process in self._processes if process is not None],
             connections={"http": sum(page["connections_open"] for page in pages)},
             accepted={"http": sum(page["connections_total"] for page in pages)},
-            restarts={("worker", "died"): worker_restarts, ("executor", "died"): executor_restarts},
+            restarts={
+                ("worker", "died"): worker_restarts,
+                ("executor", "died"): executor_restarts,
+                ("worker", "stuck"): workers_stuck,
+                ("executor", "stuck"): executors_stuck,
+            },
             executor_bytes=executor_bytes,
         )
 
