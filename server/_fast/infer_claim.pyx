@@ -7,8 +7,9 @@ id. O(rows + bytes); a request of more than one part costs one malloc.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
+from libc.string cimport memcpy
 
-from server._fast.atomics cimport relaxed_load_half
+from server._fast.atomics cimport relaxed_load, relaxed_load_half
 from server._fast.clock cimport now_ns
 from server._fast.infer_spec cimport (
     INFER_INTERNAL,
@@ -24,16 +25,20 @@ from server._fast.infer_spec cimport (
 )
 from server._fast.input_filler cimport InputFiller, filler_begin, filler_end, filler_next
 from server._fast.layout cimport (
+    MAX_PADS,
     MAX_RANK,
     MODE_ROWS,
     MODE_SHAPED,
     MODE_SINGLE,
     ArenaView,
+    PadRule,
     TensorLayout,
     TensorShape,
     input_shape,
+    row_extents,
 )
 from server._fast.quarantine cimport quarantine_has, row_digest
+from server._fast.row_padding cimport padding_round, padding_spread, padding_value
 from server._fast.row_shapes cimport RowShapes, shaped_row, shapes_measure
 from server._fast.slab_ring cimport Claim, ring_claim, ring_open_reserved
 
@@ -49,17 +54,46 @@ cdef int fail_room(ArenaView* v, const ModelSpec* model, InferError* err) noexce
 
 
 cdef int measure(ArenaView* v, const ModelSpec* model, const InferRequest* request, int64_t* row_dims,
-                 RowShapes* out, InferError* err) noexcept nogil:
-    """Shaped mode: what the request's rows look like."""
+                 RowShapes* out, int64_t* extents, InferError* err) noexcept nogil:
+    """Shaped mode: what the request's rows look like, padding included; extents: how long they came."""
     cdef const InputRef* given
     cdef int i, axis
     for i in range(model.n_inputs):
         given = &request.inputs[i]
         for axis in range(1, given.rank):
             row_dims[i * MAX_RANK + axis] = given.dims[axis]
+    if v.padding != NULL:
+        i = padding_round(v, row_dims, extents)
+        if i >= 0:
+            return fail_group(v, model, request, i, extents, err)
     if not shapes_measure(v, row_dims, out):
         return fail_room(v, model, err)
+    if v.padding != NULL:
+        out.spare_elements = relaxed_load(&v.padding.overhead_elements) // <uint64_t>request.rows
     return 0
+
+
+cdef int fail_group(ArenaView* v, const ModelSpec* model, const InferRequest* request, int index,
+                    const int64_t* extents, InferError* err) noexcept nogil:
+    cdef const PadRule* rule = &v.padding.rules[index]
+    cdef const PadRule* first = rule
+    while first > v.padding.rules and (first - 1).group == rule.group:
+        first -= 1
+    return infer_fail(
+        err, INFER_INVALID_ARGUMENT,
+        "input '%.*s' of model '%.*s' has length %lld on axis %u, input '%.*s' has length %lld on axis %u: expected "
+        "equal lengths",
+        <int>model.inputs[rule.tensor].name.n, model.inputs[rule.tensor].name.p, <int>model.name.n, model.name.p,
+        <long long>request.inputs[rule.tensor].dims[rule.axis], rule.axis,
+        <int>model.inputs[first.tensor].name.n, model.inputs[first.tensor].name.p,
+        <long long>extents[rule.group], first.axis)
+
+
+cdef void note_extents(ArenaView* v, const Claim* claim, const int64_t* extents) noexcept nogil:
+    """What is to be cut off the rows' outputs, for the executor."""
+    cdef uint32_t row
+    for row in range(claim.first_row, claim.first_row + claim.row_count):
+        memcpy(row_extents(v, claim.slab, row), extents, v.padding.group_count * sizeof(int64_t))
 
 
 cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* request, uint32_t owner, uint64_t at_ns,
@@ -67,13 +101,14 @@ cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* r
     cdef uint64_t rows = request.rows, capacity = v.row_capacity
     cdef uint32_t part_count, take
     cdef RowShapes shapes
+    cdef int64_t extents[MAX_PADS]
     cdef RowShapes* wanted = NULL
     out.parts = out.one
     out.part_count = 0
     if v.mode == MODE_SINGLE:
         rows = 1
     elif v.mode == MODE_SHAPED:
-        if measure(v, model, request, row_dims, &shapes, err) < 0:
+        if measure(v, model, request, row_dims, &shapes, extents, err) < 0:
             return -1
         wanted = &shapes
         capacity = shapes.capacity
@@ -96,6 +131,8 @@ cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* r
                 err, INFER_UNAVAILABLE,
                 "Exceeds maximum queue size: the queue of model '%.*s' is full, try again later",
                 <int>model.name.n, model.name.p)
+        if v.padding != NULL:
+            note_extents(v, &out.parts[out.part_count].claim, extents)
         out.part_count += 1
         rows -= take
     return 0
@@ -157,14 +194,19 @@ cdef int fill_shaped(ArenaView* v, const InferRequest* request, int i, const Par
     """Shaped mode: input i into the rows of every part, where the slab's opener said that they lie."""
     cdef const Claim* claim
     cdef int64_t row_elements = filler.source.element_count // request.rows
-    cdef uint64_t row_bytes
+    cdef uint64_t row_bytes = row_elements * v.tensors[i].item_bytes
+    cdef TensorShape* shape
+    cdef char* data
     cdef uint32_t p
     for p in range(part_count):
         claim = &parts[p].claim
-        row_bytes = input_shape(v, claim.slab, i).bytes
-        if filler_next(filler, claim.row_count * row_elements, claim.row_count * row_bytes,
-                       shaped_row(v, claim.slab, i, claim.first_row), err) < 0:
+        shape = input_shape(v, claim.slab, i)
+        data = shaped_row(v, claim.slab, i, claim.first_row)
+        if filler_next(filler, claim.row_count * row_elements, claim.row_count * row_bytes, data, err) < 0:
             return FILL_UNREADABLE
+        if row_bytes != shape.bytes:
+            padding_spread(data, v.tensors[i].item_bytes, claim.row_count, shape.rank, filler.source.dims, shape.dims,
+                           padding_value(v, i))
     return 0
 
 

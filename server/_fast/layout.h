@@ -3,7 +3,8 @@
  * An arena is one model version's segment:
  *
  *   ArenaHeader | Lane | CostTable | TensorLayout[inputs + outputs] | SlabHeader[slabs] | row words | RowMeta | RowFailure
- *               | TensorShape[slabs][shape_stride] | StatsBlock[owners + 1] | quarantine | slab data
+ *               | TensorShape[slabs][shape_stride] | StatsBlock[owners + 1] | quarantine
+ *               | Padding | extents[slabs][rows][groups] | slab data
  *
  * A control segment is one server's: ControlHeader | WorkerPage[workers].
  *
@@ -32,6 +33,7 @@
 #define TRACE_CELLS 64
 #define COST_CELLS 13 /* batch sizes 1, 2, 4, ... 2048, and the capacity of a slab */
 #define COST_DRIFT_ONE 1024
+#define MAX_PADS 16
 
 /* Histogram buckets: upper bound of bucket k is 2^(k/8) microseconds, k = 0..215; the last one counts what is above. */
 #define HISTOGRAM_BUCKETS 217
@@ -69,7 +71,8 @@ typedef struct {
     uint64_t input_bytes;  /* MODE_SINGLE, MODE_SHAPED: what the inputs in a slab may take together */
     uint64_t output_bytes; /* MODE_SINGLE, MODE_SHAPED: the same for the outputs, behind the inputs */
     uint64_t cost_offset;
-    uint8_t pad1[256 - 168];
+    uint64_t padding_offset; /* MODE_SHAPED: where Padding lies; 0: rows are not padded */
+    uint8_t pad1[256 - 176];
 } ArenaHeader;
 
 typedef struct {
@@ -171,6 +174,29 @@ typedef struct {
     int64_t dims[MAX_RANK];
 } TensorShape;
 
+/* One axis of an input that is padded. Axes of one group have the same length in every request. */
+typedef struct {
+    uint32_t tensor;
+    uint32_t axis;  /* the batch axis is 0 */
+    uint32_t group; /* rules of a group stand side by side */
+    uint32_t pad0;
+    int64_t multiple;
+    int64_t max; /* longer ones are not padded, and no shorter one is padded to more */
+    char value[8]; /* one element, as many bytes as it has */
+} PadRule;
+
+/* MODE_SHAPED: which rows are written longer than they came. Behind it, for each row, the length that each group had. */
+typedef struct {
+    uint32_t rule_count;
+    uint32_t group_count;
+    /* executor */
+    uint64_t overhead_elements; /* a run costs as much before its first element as so many elements; 0: not known */
+    uint64_t given_elements;    /* in rows that ran, as they came */
+    uint64_t run_elements;      /* the same, padding included */
+    uint8_t pad0[32];
+    PadRule rules[MAX_PADS];
+} Padding;
+
 typedef struct {
     uint64_t sum_ns;
     uint64_t counts[HISTOGRAM_BUCKETS];
@@ -254,6 +280,7 @@ LAYOUT_ASSERT(slab_opener, offsetof(SlabHeader, signature) == 128);
 LAYOUT_ASSERT(row_meta, sizeof(RowMeta) == 24);
 LAYOUT_ASSERT(row_failure, sizeof(RowFailure) == 256);
 LAYOUT_ASSERT(tensor_shape, sizeof(TensorShape) == 88);
+LAYOUT_ASSERT(padding, sizeof(PadRule) == 40 && sizeof(Padding) == 64 + MAX_PADS * 40);
 LAYOUT_ASSERT(histogram, sizeof(Histogram) % 64 == 0);
 LAYOUT_ASSERT(stats_block, sizeof(StatsBlock) % 64 == 0);
 LAYOUT_ASSERT(control_header, sizeof(ControlHeader) == 256 + TRACE_CELLS * 16 && offsetof(ControlHeader, trace) == 256);

@@ -20,6 +20,7 @@ cdef extern from "layout.h" nogil:
         TRACE_CELLS
         COST_CELLS
         COST_DRIFT_ONE
+        MAX_PADS
         HISTOGRAM_BUCKETS
         BATCH_EXACT
         BATCH_BUCKETS
@@ -55,6 +56,7 @@ cdef extern from "layout.h" nogil:
         uint64_t input_bytes
         uint64_t output_bytes
         uint64_t cost_offset
+        uint64_t padding_offset
 
     ctypedef struct Lane:
         uint32_t next_generation
@@ -127,6 +129,22 @@ cdef extern from "layout.h" nogil:
         uint32_t rank
         uint32_t whole
         int64_t* dims
+
+    ctypedef struct PadRule:
+        uint32_t tensor
+        uint32_t axis
+        uint32_t group
+        int64_t multiple
+        int64_t max
+        char* value
+
+    ctypedef struct Padding:
+        uint32_t rule_count
+        uint32_t group_count
+        uint64_t overhead_elements
+        uint64_t given_elements
+        uint64_t run_elements
+        PadRule* rules
 
     ctypedef struct Histogram:
         uint64_t sum_ns
@@ -212,6 +230,8 @@ cdef struct ArenaView:
     uint32_t mode
     uint32_t tensor_count
     uint32_t shape_stride
+    Padding* padding    # NULL: rows are not padded
+    int64_t* extents    # [slabs][rows][groups]
 
 
 cdef inline TensorShape* input_shape(ArenaView* v, uint32_t slab, uint32_t tensor) noexcept nogil:
@@ -221,6 +241,10 @@ cdef inline TensorShape* input_shape(ArenaView* v, uint32_t slab, uint32_t tenso
 cdef inline TensorShape* output_shape(ArenaView* v, uint32_t slab, uint32_t row, uint32_t output) noexcept nogil:
     cdef uint64_t inputs = v.header.input_count, outputs = v.header.output_count
     return &v.shapes[<uint64_t>slab * v.shape_stride + inputs + row * outputs + output]
+
+
+cdef inline int64_t* row_extents(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil:
+    return v.extents + (<uint64_t>slab * v.row_capacity + row) * v.padding.group_count
 
 
 cdef class Segment:

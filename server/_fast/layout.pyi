@@ -48,6 +48,10 @@ class Arena(Segment):
     missed_wakeups: int
     #: single and shaped mode: (offset, bytes) of the space for outputs in a slab's data
     output_room: tuple[int, int]
+    #: shaped mode with padding, the executor's: how many elements cost what a run does before its first; 0: unknown
+    overhead_elements: int
+    #: elements of the inputs that ran: as they came, and with padding; (0, 0) where rows are not padded
+    element_counts: tuple[int, int]
 
     @staticmethod
     def create(
@@ -64,12 +68,14 @@ class Arena(Segment):
         output_bytes: int = 0,
         max_queue_delay_ns: int = 0,
         preferred_rows: int = 0,
+        pads: Sequence[tuple[int, int, int, int, int, bytes]] | None = None,
     ) -> Arena:
         """Lays out a new arena; ValueError for counts outside the limits of layout.h.
 
         inputs, outputs: (dtype code, bytes per element, dims), -1 for a free dimension; in rows mode dims[0] is the
         batch axis and the others are fixed. shaped, with rows_mode False: dims[0] is the batch axis, others may be
-        free. input_bytes, output_bytes: room for a slab's tensors in single and shaped mode.
+        free. input_bytes, output_bytes: room for a slab's tensors in single and shaped mode. pads, with shaped: (input,
+        axis, group, multiple, max, bytes of one element), those of a group side by side, groups numbered from 0.
         """
 
     def tensor(self, slab: int, tensor: int) -> tuple[int, int]:
@@ -112,6 +118,12 @@ class Arena(Segment):
 
     def output(self, slab: int, row: int, output: int) -> tuple[int, int, tuple[int, ...], bool]:
         """Shaped mode: (offset in the slab's data, bytes, dims, whole) of a row's output."""
+
+    def extents(self, slab: int, row: int) -> tuple[int, ...]:
+        """Shaped mode with padding: the length that each group of padded axes had in the row's request."""
+
+    def count_elements(self, given: int, run: int) -> None:
+        """Adds to element_counts; for the executor."""
 
     def set_state(self, state: int, reason: str = "") -> None:
         """By the executor while it lives, by the supervisor otherwise."""

@@ -21,6 +21,7 @@ from server._fast.atomics cimport (
     relaxed_load_half,
     relaxed_store,
     relaxed_store_half,
+    shared_add,
 )
 from server._fast.clock cimport now_ns
 
@@ -118,17 +119,23 @@ cdef class Arena(Segment):
         v.mode = h.mode
         v.tensor_count = h.input_count + h.output_count
         v.shape_stride = h.shape_stride
+        v.padding = NULL
+        v.extents = NULL
+        if h.padding_offset:
+            v.padding = <Padding*>(self.base + h.padding_offset)
+            v.extents = <int64_t*>(v.padding + 1)
         return 0
 
     @staticmethod
     def create(*, list inputs, list outputs, bint rows_mode, int row_capacity, int slab_count, int owner_count,
                int instance_count, bint shaped=False, uint64_t input_bytes=0, uint64_t output_bytes=0,
-               uint64_t max_queue_delay_ns=0, uint32_t preferred_rows=0):
+               uint64_t max_queue_delay_ns=0, uint32_t preferred_rows=0, list pads=None):
         """Lays out a new arena.
 
         inputs, outputs: (dtype code, bytes per element, dims) with -1 for a free dimension; in rows mode dims[0] is
         the batch axis and all others are fixed. shaped, instead of rows_mode: dims[0] is the batch axis, others may be
-        free. input_bytes, output_bytes: room for a slab's tensors when rows_mode is false.
+        free. input_bytes, output_bytes: room for a slab's tensors when rows_mode is false. pads, with shaped: (input,
+        axis, group, multiple, max, bytes of one element), those of a group side by side, groups numbered from 0.
         """
         if not 1 <= slab_count <= MAX_SLABS:
             raise ValueError(f"slab_count {slab_count}: expected 1..{MAX_SLABS}")
@@ -166,6 +173,13 @@ cdef class Arena(Segment):
         h.stats_offset = align(h.shapes_offset + <uint64_t>slab_count * h.shape_stride * sizeof(TensorShape), LINE)
         h.quarantine_offset = align(h.stats_offset + (owner_count + 1) * sizeof(StatsBlock), LINE)
         h.data_offset = align(h.quarantine_offset + QUARANTINE_ENTRIES * sizeof(QuarantineEntry), PAGE)
+        cdef uint64_t group_count = 0
+        if pads:
+            if not shaped or len(pads) > MAX_PADS:
+                raise ValueError(f"{len(pads)} rules of padding: at most {MAX_PADS}, and in shaped mode only")
+            group_count = 1 + max([pad[2] for pad in pads])
+            h.padding_offset = align(h.quarantine_offset + QUARANTINE_ENTRIES * sizeof(QuarantineEntry), LINE)
+            h.data_offset = align(h.padding_offset + sizeof(Padding) + rows * group_count * 8, PAGE)
         cdef uint64_t offset = 0
         cdef uint64_t row_bytes
         layouts = []
@@ -194,6 +208,18 @@ cdef class Arena(Segment):
             t[<int>index].rank = len(dims)
             for axis, dim in enumerate(dims):
                 t[<int>index].dims[<int>axis] = dim
+        cdef Padding* padding = <Padding*>(raw.base + h.padding_offset)
+        cdef PadRule* rule
+        for index, (tensor, axis, group, multiple, longest, value) in enumerate(pads or ()):
+            rule = &padding.rules[<int>index]
+            rule.tensor = tensor
+            rule.axis = axis
+            rule.group = group
+            rule.multiple = multiple
+            rule.max = longest
+            memcpy(rule.value, <const char*>value, min(len(value), 8))
+            padding.rule_count = len(pads)
+            padding.group_count = group_count
         lane.max_queue_delay_ns = max_queue_delay_ns
         lane.preferred_rows = preferred_rows
         cdef CostTable* cost = <CostTable*>(raw.base + h.cost_offset)
@@ -349,6 +375,33 @@ cdef class Arena(Segment):
     @apart.setter
     def apart(self, bint value):
         half_store(&self.view.lane.apart, value)
+
+    def extents(self, int slab, int row):
+        """Shaped mode with padding: the length that each group of padded axes had in the row's request."""
+        cdef int64_t* at = row_extents(&self.view, slab, row)
+        return tuple([at[group] for group in range(self.view.padding.group_count)])
+
+    @property
+    def overhead_elements(self):
+        """How many elements cost as much as a run costs before its first; 0: not known, or rows are not padded."""
+        return 0 if self.view.padding == NULL else relaxed_load(&self.view.padding.overhead_elements)
+
+    @overhead_elements.setter
+    def overhead_elements(self, uint64_t value):
+        relaxed_store(&self.view.padding.overhead_elements, value)
+
+    @property
+    def element_counts(self):
+        """Elements of the inputs that ran: (as they came, padding included); (0, 0) where rows are not padded."""
+        cdef Padding* padding = self.view.padding
+        if padding == NULL:
+            return 0, 0
+        return relaxed_load(&padding.given_elements), relaxed_load(&padding.run_elements)
+
+    def count_elements(self, uint64_t given, uint64_t run):
+        """The executor's; its instances are threads of one process."""
+        shared_add(&self.view.padding.given_elements, given)
+        shared_add(&self.view.padding.run_elements, run)
 
     @property
     def output_room(self):

@@ -4,10 +4,21 @@ It adds nothing to slab_ring but objects: claims are tuples, batches dicts. Any 
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from server._fast.atomics cimport relaxed_load, relaxed_load_half, relaxed_store_half, word_load
-from server._fast.layout cimport MAX_RANK, MODE_ROWS, MODE_SHAPED, OWNER_NONE, Arena, ArenaView
+from server._fast.layout cimport (
+    MAX_PADS,
+    MAX_RANK,
+    MODE_ROWS,
+    MODE_SHAPED,
+    OWNER_NONE,
+    Arena,
+    ArenaView,
+    row_extents,
+)
 from server._fast.ring_recovery cimport ring_reap_owner, ring_recover_executor
+from server._fast.row_padding cimport padding_round
 from server._fast.row_shapes cimport RowShapes, shapes_measure
 from server._fast.slab_ring cimport (
     RING_TOO_LARGE,
@@ -58,6 +69,7 @@ cdef class Ring:
         cdef RowShapes measured
         cdef RowShapes* wanted = NULL
         cdef int64_t dims[16 * MAX_RANK]
+        cdef int64_t extents[MAX_PADS]
         cdef uint32_t capacity = self.arena.view.row_capacity
         cdef int code
         if (shapes is not None) != (self.arena.view.mode == MODE_SHAPED):
@@ -70,8 +82,12 @@ cdef class Ring:
                     raise ValueError(f"input {tensor}: {len(shape)} dimensions of a row are not the arena's")
                 for axis, dim in enumerate(shape):
                     dims[<int>tensor * MAX_RANK + <int>axis + 1] = dim
+            if self.arena.view.padding != NULL and padding_round(&self.arena.view, dims, extents) >= 0:
+                raise ValueError(f"rows of {shapes}: lengths of one group differ")
             if not shapes_measure(&self.arena.view, dims, &measured):
                 raise ValueError(f"rows of {shapes} do not fit into a slab")
+            if self.arena.view.padding != NULL:
+                measured.spare_elements = relaxed_load(&self.arena.view.padding.overhead_elements) // row_count
             if signature is not None:
                 measured.signature = signature
             wanted = &measured
@@ -82,6 +98,10 @@ cdef class Ring:
             raise ValueError(f"{row_count} rows: a slab holds 1 to {capacity}")
         if code < 0:
             return None
+        if self.arena.view.padding != NULL:
+            for row in range(claim.first_row, claim.first_row + row_count):
+                memcpy(row_extents(&self.arena.view, claim.slab, row), extents,
+                       self.arena.view.padding.group_count * sizeof(int64_t))
         return claim.slab, claim.first_row, claim.row_count, claim.generation
 
     def reserve(self, uint32_t owner, uint64_t now_ns=0):

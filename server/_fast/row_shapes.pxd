@@ -5,20 +5,24 @@ slab holds. The slab's side stands in its header and its TensorShapes; the opene
 whoever joins compares first the hash and then every dimension. The dims belong to the caller and are read during the
 call only. Any thread; O(inputs * rank).
 
+Where rows are padded, these dims are padded already, and a slab that is open for longer rows may be better than one of
+one's own: server/batching/padding.py is the rule, shapes_waste its twin.
+
 A slab's inputs lie one behind the other, each at a cache line and with room for the slab's capacity of rows:
 shapes_store is the one place that says where, its readers take offset and bytes from the TensorShape.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint32_t, uint64_t
 
 from server._fast.atomics cimport relaxed_load, relaxed_store, relaxed_store_half
-from server._fast.layout cimport MAX_RANK, ArenaView, TensorLayout, TensorShape, input_shape
+from server._fast.layout cimport MAX_RANK, ArenaView, PadRule, TensorLayout, TensorShape, input_shape
 
 
 cdef struct RowShapes:
     uint64_t signature
     uint32_t capacity
     const int64_t* dims   # [inputs][MAX_RANK]; the first of each input is not looked at
+    uint64_t spare_elements   # a row may have so many more than these dims say; 0: none
 
 
 cdef inline uint64_t padded_bytes(uint64_t size) noexcept nogil:
@@ -55,6 +59,7 @@ cdef inline bint shapes_measure(ArenaView* v, const int64_t* dims, RowShapes* ou
     out.signature = h
     out.dims = dims
     out.capacity = v.row_capacity
+    out.spare_elements = 0
     if needed and room // needed < out.capacity:
         out.capacity = <uint32_t>(room // needed)
     return True
@@ -96,6 +101,51 @@ cdef inline bint shapes_match(ArenaView* v, uint32_t slab, const RowShapes* shap
             if <int64_t>relaxed_load(<uint64_t*>&shape.dims[axis]) != shapes.dims[tensor * MAX_RANK + axis]:
                 return False
     return True
+
+
+cdef inline uint64_t shapes_elements(ArenaView* v, const RowShapes* shapes) noexcept nogil:
+    """Elements of one row of all inputs."""
+    cdef uint64_t total = 0, count
+    cdef uint32_t tensor, axis
+    for tensor in range(v.header.input_count):
+        count = 1
+        for axis in range(1, v.tensors[tensor].rank):
+            count *= shapes.dims[tensor * MAX_RANK + axis]
+        total += count
+    return total
+
+
+cdef inline bint may_grow(ArenaView* v, uint32_t tensor, uint32_t axis, int64_t size, int64_t to) noexcept nogil:
+    """Whether an axis of this size may be padded to that one."""
+    cdef uint32_t i
+    cdef const PadRule* rule
+    for i in range(v.padding.rule_count):
+        rule = &v.padding.rules[i]
+        if rule.tensor == tensor and rule.axis == axis:
+            return 0 < size <= to <= rule.max
+    return False
+
+
+cdef inline uint64_t shapes_waste(ArenaView* v, uint32_t slab, const RowShapes* shapes) noexcept nogil:
+    """How many elements more a row has in this slab; UINT64_MAX where it may not be there, also for equal shapes. The
+    result is worth something if the slab's word has not moved since.
+    """
+    cdef uint64_t total = 0, count
+    cdef uint32_t tensor, axis
+    cdef int64_t own, there
+    cdef TensorShape* shape
+    for tensor in range(v.header.input_count):
+        shape = input_shape(v, slab, tensor)
+        count = 1
+        for axis in range(1, v.tensors[tensor].rank):
+            own = shapes.dims[tensor * MAX_RANK + axis]
+            there = <int64_t>relaxed_load(<uint64_t*>&shape.dims[axis])
+            if own != there and not may_grow(v, tensor, axis, own, there):
+                return UINT64_MAX
+            count *= there
+        total += count
+    count = shapes_elements(v, shapes)
+    return total - count if total > count and total - count <= shapes.spare_elements else UINT64_MAX
 
 
 cdef inline char* shaped_row(ArenaView* v, uint32_t slab, uint32_t tensor, uint32_t row) noexcept nogil:

@@ -6,7 +6,7 @@ supervisor, which does ring_recovery for the dead, call at the same time from di
 nothing allocates: a full ring is a return code. A claim is O(rows) when the hinted slab has room, O(slabs) otherwise.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from posix.mman cimport madvise
 
 from server._fast.atomics cimport (
@@ -20,7 +20,7 @@ from server._fast.atomics cimport (
     word_store,
 )
 from server._fast.layout cimport MODE_ROWS, MODE_SHAPED, OWNER_NONE, ArenaView, SlabHeader
-from server._fast.row_shapes cimport RowShapes, shapes_match, shapes_store
+from server._fast.row_shapes cimport RowShapes, shapes_match, shapes_store, shapes_waste
 
 
 cdef extern from "failpoint.h" nogil:
@@ -94,15 +94,21 @@ cdef inline bint is_open(ArenaView* v, uint32_t slab) noexcept nogil:
 
 
 cdef int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
-                  const RowShapes* shapes, Claim* out) noexcept nogil:
+                  const RowShapes* shapes, bint is_longer, Claim* out) noexcept nogil:
+    """is_longer: the slab is for longer rows, to which these may be padded."""
     cdef SlabHeader* header = &v.slabs[slab]
     cdef uint64_t word, joined
     while True:
         word = word_load(&header.word)
+        if is_longer:
+            capacity = relaxed_load_half(&header.capacity)
         if slab_state(word) != SLAB_OPEN or slab_claimed(word) + row_count > capacity:
             return RING_FULL
         # Shapes that were read while the slab became another's are worth nothing: the word has moved, the swap fails.
-        if shapes != NULL and not shapes_match(v, slab, shapes):
+        if is_longer:
+            if shapes_waste(v, slab, shapes) == UINT64_MAX:
+                return RING_FULL
+        elif shapes != NULL and not shapes_match(v, slab, shapes):
             return RING_FULL
         ring_stamp(v, slab, word)
         joined = slab_word(SLAB_OPEN, owner, row_count, slab_claimed(word) + row_count, word_generation(word))
@@ -156,23 +162,42 @@ cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
     return 0
 
 
+cdef int join_longer(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes,
+                     Claim* out) noexcept nogil:
+    """Joins the open slab in which these rows waste least: 0, or RING_FULL if a slab of their own is better."""
+    cdef uint32_t slab, best = 0
+    cdef uint64_t waste, least = UINT64_MAX
+    for slab in range(v.slab_count):
+        if is_open(v, slab):
+            waste = shapes_waste(v, slab, shapes)
+            if waste < least:
+                least = waste
+                best = slab
+    if least == UINT64_MAX:
+        return RING_FULL
+    return try_join(v, best, owner, row_count, 0, shapes, True, out)
+
+
 cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes, uint64_t now_ns,
                     Claim* out) noexcept nogil:
     """Claims `row_count` neighbouring rows: 0, RING_FULL or RING_TOO_LARGE. The rows are FILLING until published.
 
-    shapes: what the rows look like in shaped mode, else NULL; only rows of equal shapes get into one slab. Free slabs
-    are opened lowest first, so a lightly loaded lane keeps to few slabs and their pages stay warm.
+    shapes: what the rows look like in shaped mode, else NULL; only rows of equal shapes get into one slab, but for
+    those that may be padded to the shapes of another. Free slabs are opened lowest first, so a lightly loaded lane
+    keeps to few slabs and their pages stay warm.
     """
     cdef uint32_t slab, capacity = v.row_capacity if shapes == NULL else shapes.capacity
     if row_count == 0 or row_count > capacity:
         return RING_TOO_LARGE
     slab = relaxed_load_half(&v.lane.open_hint)
-    if is_open(v, slab) and try_join(v, slab, owner, row_count, capacity, shapes, out) == 0:
+    if is_open(v, slab) and try_join(v, slab, owner, row_count, capacity, shapes, False, out) == 0:
         return 0
     for slab in range(v.slab_count):
-        if is_open(v, slab) and try_join(v, slab, owner, row_count, capacity, shapes, out) == 0:
+        if is_open(v, slab) and try_join(v, slab, owner, row_count, capacity, shapes, False, out) == 0:
             relaxed_store_half(&v.lane.open_hint, slab)
             return 0
+    if shapes != NULL and shapes.spare_elements and join_longer(v, owner, row_count, shapes, out) == 0:
+        return 0
     for slab in range(v.slab_count):
         if try_open(v, slab, owner, row_count, capacity, shapes, now_ns, out) == 0:
             relaxed_store_half(&v.lane.open_hint, slab)

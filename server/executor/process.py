@@ -6,13 +6,14 @@ import os
 import select
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from server import log
 from server._fast.layout import Arena, Control
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
+from server.models.shape_rules import NO_PADDING, Padding
 
 #: The process ended because the model cannot be loaded: starting it again would not help.
 EXIT_LOAD_FAILED = 65
@@ -54,6 +55,7 @@ class ExecutorPlan(NamedTuple):
     reshaped: Mapping[str, tuple[int, ...]] = {}
     #: The folder with golden checks, see server.models.golden_files.
     golden: Path | None = None
+    padding: Padding = NO_PADDING
 
 
 def main(plan: ExecutorPlan) -> int:
@@ -136,7 +138,13 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
         backend = ReshapingBackend(backend, plan.reshaped)
     run_warm_ups(backend, [spec.name for spec in outputs], plan.warm_ups, is_batched=plan.is_batched)
     check_golden(plan.golden, backend=backend, native=native, inputs=inputs, outputs=outputs)
-    runner = RowsRunner if rows_mode else ShapedRunner if plan.arena.shaped else SingleRunner
+    runner: Callable[..., RowsRunner | ShapedRunner | SingleRunner] = RowsRunner
+    if not rows_mode:
+        runner = ShapedRunner if plan.arena.shaped else SingleRunner
+    if plan.padding:
+        from server.executor.padded_runner import padded_runner
+
+        runner = padded_runner(plan.padding)
     serve = []
     for instance, bell in enumerate(plan.instance_bells):
         lane = LaneExecutor(plan.arena, plan.control, instance, bell, list(plan.worker_bells))

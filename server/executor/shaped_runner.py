@@ -117,8 +117,8 @@ class ShapedRunner:
             self._put_back(requests)
             return len(requests)
         if count < len(requests):
-            requests = requests[:count]
-            inputs, _keep = self._gathered(slab, requests)
+            # Of fewer requests there may be other expectations: they need not be as long.
+            return self._run_several(slab, requests[:count])
         try:
             produced = self._timed_run(inputs)
         except ModelError as error:
@@ -282,18 +282,21 @@ class ShapedRunner:
         self, slab: int, requests: Sequence[Request], produced: Sequence[ProducedTensor], is_whole: bool
     ) -> None:
         """Copies the outputs into the slab, where there is room, and says where each row's lie."""
-        rows = sum(count for _, count in requests)
-        base = self._arena.slab_address(slab)
         for output, tensor in enumerate(produced):
-            offset = self._lane.reserve(tensor.size_bytes)
-            ctypes.memmove(base + offset, tensor.address, tensor.size_bytes)
-            if is_whole:
-                self._arena.set_output(slab, output, requests[0][0], 1, offset, tensor.size_bytes, tensor.dims, True)
-                continue
-            row_bytes = tensor.size_bytes // rows
-            for first_row, count in requests:
-                self._arena.set_output(slab, output, first_row, count, offset, row_bytes, tensor.dims)
-                offset += count * row_bytes
+            self._store_output(slab, output, requests, tensor, is_whole)
+
+    def _store_output(
+        self, slab: int, output: int, requests: Sequence[Request], tensor: ProducedTensor, is_whole: bool
+    ) -> None:
+        offset = self._lane.reserve(tensor.size_bytes)
+        ctypes.memmove(self._arena.slab_address(slab) + offset, tensor.address, tensor.size_bytes)
+        if is_whole:
+            self._arena.set_output(slab, output, requests[0][0], 1, offset, tensor.size_bytes, tensor.dims, True)
+            return
+        row_bytes = tensor.size_bytes // sum(count for _, count in requests)
+        for first_row, count in requests:
+            self._arena.set_output(slab, output, first_row, count, offset, row_bytes, tensor.dims)
+            offset += count * row_bytes
 
     def _too_large(self, produced: Sequence[ProducedTensor]) -> ModelError:
         _, room = self._arena.output_room

@@ -144,7 +144,8 @@ FIELDS = (
 )
 BY_PATH = {field.path: field for field in FIELDS}
 
-#: Keys of `parameters`: those of Triton's backend for ONNX Runtime that mean something on the CPU.
+#: Keys of `parameters`: those of Triton's backend for ONNX Runtime that mean something on the CPU, then those of
+#: server.models.shape_rules, which have a tensor's name in them.
 PARAMETERS = {
     "intra_op_thread_count": "threads for one batch; 0: usable cores / instances",
     "inter_op_thread_count": "threads across operators where execution_mode is 1; 0: as many as there are cores",
@@ -153,4 +154,6 @@ PARAMETERS = {
     "enable_mem_pattern": "0 or 1: memory is planned from shapes that were seen before",
     "session.use_device_allocator_for_initializers": "0 or 1",
     "batching_reason": "written into answers by this server; without effect",
+    "pad_INPUT": "`axis=A value=V multiple=M max=L`: rows of this input are padded, so that near lengths run together",
+    "cut_OUTPUT": "`axis=A like=INPUT ratio=P/Q`: what padding adds to this output is cut off; `none`: nothing is",
 }

@@ -13,6 +13,7 @@ from server.models import batchability
 from server.models.batchability import Batching, shape_text
 from server.models.model_config import ModelConfig, Parsed, TensorConfig
 from server.models.onnx_file import Dimension, OnnxModel, TensorInfo
+from server.models.shape_rules import NO_PADDING, Padding, ShapeRuleError, is_shape_rule, padding_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Fitted:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     max_batch_size: int | None = None
+    padding: Padding = NO_PADDING
 
 
 def without_config(model: OnnxModel) -> Fitted:
@@ -62,6 +64,7 @@ class _Fit:
             _seen(config.inputs, inputs, is_batched),
             _seen(config.outputs, outputs, is_batched),
             config.max_batch_size if is_batched else 0,
+            self._padding(narrowed, batching),
         )
         self._check_rest(fitted, is_batched)
         return fitted
@@ -143,6 +146,15 @@ class _Fit:
                         f"first axis: {'no shape' if tensor.shape is None else shape_text(tensor.shape)}",
                     )
         return batchability.verdict(model)
+
+    def _padding(self, model: OnnxModel, batching: Batching) -> Padding:
+        rules = {key: text for key, text in self._config.parameters if is_shape_rule(key)}
+        if rules and not batching.batched:
+            self._parsed.refuse(f"parameters{{{min(rules)}}}", f"expected a batched model: {batching.reason}")
+        try:
+            return padding_of(rules, model.inputs, model.outputs)
+        except ShapeRuleError as error:
+            self._parsed.refuse(f"parameters{{{error.key}}}", str(error))
 
     def _why_alone(self) -> str:
         verdict = batchability.verdict(self._model)

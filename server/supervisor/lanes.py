@@ -68,6 +68,7 @@ class Lane:
             output_bytes=self.plan.output_bytes,
             max_queue_delay_ns=self.settings.max_queue_delay_us * 1000,
             preferred_rows=self.settings.preferred_rows,
+            pads=[pad[:6] for pad in self.seen.padding.pads],
         )
         self.ring = Ring(self.arena)
         self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(self.settings.instances)]
@@ -175,4 +176,5 @@ def executor_plan(
         is_batched=max_batch_size(lane.found, lane.settings) > 0,
         reshaped=_reshaped(lane),
         golden=lane.found.golden,
+        padding=lane.seen.padding,
     )

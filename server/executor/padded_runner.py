@@ -1,0 +1,170 @@
+"""Runs the batches of a lane whose rows are padded: as long as their longest needs, outputs cut back for each request.
+
+What is padded and cut is server.models.shape_rules' Padding, how long a batch runs and what its cost teaches
+server.batching.padding's rule. Workers have written the padding; rows that run shorter than they lie are copied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable, Sequence
+from time import monotonic_ns
+from typing import Any
+
+import numpy as np
+
+from server._fast.lane_executor import LaneExecutor
+from server._fast.layout import Arena
+from server.batching.padding import RunCost, run_length
+from server.executor.backend import Backend, ModelError, ProducedTensor, TensorBuffer
+from server.executor.runner import TensorSpec
+from server.executor.shaped_runner import Request, ShapedRunner
+from server.models.shape_rules import Padding
+from server.protocol.datatypes import BY_CODE
+
+Array = np.ndarray[Any, Any]
+#: Runs between two looks at what padding costs.
+RUNS_PER_LOOK = 16
+
+
+def padded_runner(padding: Padding) -> Callable[..., ShapedRunner]:
+    """A maker of runners for lanes with this padding: its instances share what they learn."""
+    cost = RunCost()
+
+    def make(
+        lane: LaneExecutor, arena: Arena, backend: Backend, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+    ) -> ShapedRunner:
+        runner = PaddedRunner(lane, arena, backend, inputs, outputs)
+        runner.pad(padding, cost)
+        return runner
+
+    return make
+
+
+class PaddedRunner(ShapedRunner):
+    """One instance of such a lane."""
+
+    def pad(self, padding: Padding, cost: RunCost) -> None:
+        """To be called before serve()."""
+        self._padding = padding
+        self._cost = cost
+        self._run_count = 0
+        #: Of the batch that runs: the length of each group.
+        self._lengths: list[int] = []
+        self._began_ns = 0
+
+    def _gathered(self, slab: int, requests: Sequence[Request]) -> tuple[list[TensorBuffer], list[object]]:
+        self._began_ns = monotonic_ns()
+        extents = [self._arena.extents(slab, first_row) for first_row, _ in requests]
+        lengths: dict[int, int] = {}
+        for pad in self._padding.pads:
+            lengths[pad.group] = run_length(
+                [extent[pad.group] for extent in extents], pad.multiple, pad.max, may_be_exact=pad.may_be_exact
+            )
+        self._lengths = [lengths[group] for group in range(len(lengths))]
+        dims = [list(self._arena.shape(slab, index)[2]) for index in range(len(self._inputs))]
+        shorter = set()
+        for pad in self._padding.pads:
+            if dims[pad.tensor][pad.axis] != lengths[pad.group]:
+                dims[pad.tensor][pad.axis] = lengths[pad.group]
+                shorter.add(pad.tensor)
+        if not shorter:
+            return super()._gathered(slab, requests)
+        row_count = sum(count for _, count in requests)
+        rows = [row for first_row, count in requests for row in range(first_row, first_row + count)]
+        is_side_by_side = rows[-1] - rows[0] + 1 == row_count
+        tensors: list[TensorBuffer] = []
+        keep: list[object] = []
+        data = self._arena.slab_buffer(slab)
+        for index, spec in enumerate(self._inputs):
+            offset, row_bytes, there = self._arena.shape(slab, index)
+            element = _element(BY_CODE[spec.datatype].size_bytes)
+            count = there[0] * row_bytes // element.itemsize
+            lying = np.frombuffer(data, element, count, offset).reshape(there)
+            lying = lying[rows[0] : rows[-1] + 1] if is_side_by_side else lying[rows]
+            found = np.ascontiguousarray(lying[(slice(None), *(slice(size) for size in dims[index][1:]))])
+            keep.append(found)
+            run_dims = (row_count, *dims[index][1:])
+            tensors.append(TensorBuffer(spec.name, spec.datatype, run_dims, found.ctypes.data))
+        return tensors, keep
+
+    def _timed_run(self, inputs: Sequence[TensorBuffer]) -> list[ProducedTensor]:
+        """Raises ModelError also where an output is not as long as the input that it is cut like."""
+        produced = super()._timed_run(inputs)
+        for cut in self._padding.cuts:
+            dims, length = produced[cut.output].dims, self._lengths[cut.group]
+            if cut.axis >= len(dims) or dims[cut.axis] != cut.length(length):
+                name = self._output_names[cut.output]
+                raise ModelError(
+                    f"output '{name}' has shape {list(dims)}, expected {cut.length(length)} on axis {cut.axis} for an "
+                    f"input padded to {length}: say in config.pbtxt with cut_{name} what is cut off"
+                )
+        return produced
+
+    def _store(
+        self, slab: int, requests: Sequence[Request], produced: Sequence[ProducedTensor], is_whole: bool
+    ) -> None:
+        super()._store(slab, requests, produced, is_whole)
+        self._learn(slab, requests)
+
+    def _store_output(
+        self, slab: int, output: int, requests: Sequence[Request], tensor: ProducedTensor, is_whole: bool
+    ) -> None:
+        cuts = [cut for cut in self._padding.cuts if cut.output == output]
+        shapes = []
+        for first_row, _ in requests:
+            dims = list(tensor.dims)
+            extents = self._arena.extents(slab, first_row)
+            for cut in cuts:
+                dims[cut.axis] = cut.length(extents[cut.group])
+            shapes.append(tuple(dims))
+        if all(shape == tensor.dims for shape in shapes):
+            super()._store_output(slab, output, requests, tensor, is_whole)
+            return
+        item_bytes = self._item_bytes[output]
+        whole = np.frombuffer(_memory(tensor), _element(item_bytes)).reshape(tensor.dims)
+        rows = [tensor.dims[0] if is_whole else count for _, count in requests]
+        sizes = [item_bytes * count * math.prod(shape[1:]) for count, shape in zip(rows, shapes, strict=True)]
+        offset = self._lane.reserve(sum(sizes))
+        data = self._arena.slab_buffer(slab)
+        at_row = 0
+        for (first_row, _), count, shape, size in zip(requests, rows, shapes, sizes, strict=True):
+            part = whole[(slice(at_row, at_row + count), *(slice(length) for length in shape[1:]))]
+            np.frombuffer(data, part.dtype, part.size, offset).reshape(part.shape)[...] = part
+            if is_whole:
+                self._arena.set_output(slab, output, first_row, 1, offset, size, shape, True)
+            else:
+                self._arena.set_output(slab, output, first_row, count, offset, size // count, shape)
+            at_row += count
+            offset += size
+
+    def _learn(self, slab: int, requests: Sequence[Request]) -> None:
+        """Counts what ran, and tells the workers from time to time what a run costs."""
+        duration_ns = monotonic_ns() - self._began_ns
+        given = run = 0
+        shapes = [self._arena.shape(slab, index)[2] for index in range(len(self._inputs))]
+        for first_row, count in requests:
+            given += count * self._elements(shapes, self._arena.extents(slab, first_row))
+            run += count * self._elements(shapes, self._lengths)
+        self._arena.count_elements(given, run)
+        self._cost.observe(run, duration_ns)
+        self._run_count += 1
+        if self._run_count % RUNS_PER_LOOK == 0:
+            self._arena.overhead_elements = self._cost.overhead_elements()
+
+    def _elements(self, shapes: Sequence[tuple[int, ...]], lengths: Sequence[int]) -> int:
+        """Of one row of all inputs whose groups have these lengths."""
+        dims = [list(shape[1:]) for shape in shapes]
+        for pad in self._padding.pads:
+            dims[pad.tensor][pad.axis - 1] = lengths[pad.group]
+        return sum(math.prod(one) for one in dims)
+
+
+def _element(size_bytes: int) -> np.dtype[Any]:
+    """A type for elements of this width, whatever they mean."""
+    return np.dtype(f"u{size_bytes}")
+
+
+def _memory(tensor: ProducedTensor) -> Any:
+    return (ctypes.c_char * tensor.size_bytes).from_address(tensor.address)
