@@ -40,7 +40,8 @@ from server._fast.layout cimport (
 from server._fast.quarantine cimport quarantine_has, row_digest
 from server._fast.row_padding cimport padding_round, padding_spread, padding_value
 from server._fast.row_shapes cimport RowShapes, shaped_row, shapes_measure
-from server._fast.slab_ring cimport Claim, ring_claim, ring_open_reserved
+from server._fast.slab_reserve cimport ring_open_reserved
+from server._fast.slab_ring cimport Claim, ring_claim
 
 #: fill_*: the data itself cannot be read; the text does not name the input yet.
 cdef int FILL_UNREADABLE = -2

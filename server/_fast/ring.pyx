@@ -20,6 +20,7 @@ from server._fast.layout cimport (
 from server._fast.ring_recovery cimport ring_reap_owner, ring_recover_executor
 from server._fast.row_padding cimport padding_round
 from server._fast.row_shapes cimport RowShapes, shapes_measure
+from server._fast.slab_reserve cimport ring_give_up_reserved, ring_open_reserved, ring_reserve
 from server._fast.slab_ring cimport (
     RING_TOO_LARGE,
     RING_UNPUBLISHED,
@@ -35,14 +36,11 @@ from server._fast.slab_ring cimport (
     ring_complete,
     ring_finish_row,
     ring_finished,
-    ring_give_up_reserved,
     ring_has_room,
-    ring_open_reserved,
     ring_publish,
     ring_put_back,
     ring_recycle,
     ring_release,
-    ring_reserve,
     ring_seal,
     ring_take,
     ring_take_alone,

@@ -17,7 +17,7 @@ from server._fast.infer_claim cimport row_data
 from server._fast.infer_spec cimport InferError, InputRef
 from server._fast.layout cimport MODE_ROWS
 from server._fast.rest_codec cimport REST_V2, rest_index
-from server._fast.slab_ring cimport ring_give_up_reserved, ring_reserve
+from server._fast.slab_reserve cimport ring_give_up_reserved, ring_reserve
 
 
 cdef class RowBody:

@@ -134,15 +134,17 @@ cdef inline uint64_t row_index(ArenaView* v, uint32_t slab, uint32_t row) noexce
     return <uint64_t>slab * v.row_capacity + row
 
 
+# who opens a slab
+cdef uint32_t new_generation(ArenaView* v) noexcept nogil
+cdef void open_slab(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
+                    uint64_t now_ns, uint32_t generation) noexcept nogil
+
 # whoever moves a slab word
 cdef void ring_stamp(ArenaView* v, uint32_t slab, uint64_t word) noexcept nogil
 
 # worker
 cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes, uint64_t now_ns,
                     Claim* out) noexcept nogil
-cdef int ring_reserve(ArenaView* v, uint32_t owner, uint64_t now_ns, Claim* out) noexcept nogil
-cdef void ring_open_reserved(ArenaView* v, uint32_t owner, uint64_t now_ns, const Claim* claim) noexcept nogil
-cdef void ring_give_up_reserved(ArenaView* v, uint32_t owner, const Claim* claim) noexcept nogil
 cdef bint ring_has_room(ArenaView* v) noexcept nogil
 cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t now_ns,
                        uint64_t deadline_ns) noexcept nogil

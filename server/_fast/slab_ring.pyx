@@ -59,7 +59,7 @@ cdef inline bint is_older(uint32_t a, uint32_t b) noexcept nogil:
     return ((b - a) & GENERATION_MASK) - 1 < GENERATION_MASK // 2
 
 
-cdef inline uint32_t new_generation(ArenaView* v) noexcept nogil:
+cdef uint32_t new_generation(ArenaView* v) noexcept nogil:
     cdef uint32_t generation = 0
     while generation == 0:
         generation = (half_add(&v.lane.next_generation, 1) + 1) & GENERATION_MASK
@@ -123,8 +123,8 @@ cdef int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_coun
     return 0
 
 
-cdef inline void open_slab(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
-                           uint64_t now_ns, uint32_t generation) noexcept nogil:
+cdef void open_slab(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
+                    uint64_t now_ns, uint32_t generation) noexcept nogil:
     """The last step of opening: whoever sees the word sees the rest."""
     cdef SlabHeader* header = &v.slabs[slab]
     cdef uint64_t opened = slab_word(SLAB_OPEN, owner, row_count, row_count, generation)
@@ -203,48 +203,6 @@ cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowS
             relaxed_store_half(&v.lane.open_hint, slab)
             return 0
     return RING_FULL
-
-
-cdef int ring_reserve(ArenaView* v, uint32_t owner, uint64_t now_ns, Claim* out) noexcept nogil:
-    """Keeps a slab for one owner, who opens it when its rows are filled or gives it up: 0, or RING_FULL.
-
-    RING_FULL too when rows wait in an open slab, since a batch is worth more than a copy, and when less than half of
-    the slabs is free: those who fill slowly must leave room for others. Nobody else acts on a slab that is being
-    opened, unless its owner dies. Rows mode only.
-    """
-    cdef uint32_t slab, free_count = 0, found = v.slab_count
-    cdef uint64_t word, opening
-    cdef SlabHeader* header
-    for slab in range(v.slab_count):
-        word = word_load(&v.slabs[slab].word)
-        if slab_state(word) == SLAB_OPEN:
-            return RING_FULL
-        if slab_state(word) == SLAB_FREE:
-            free_count += 1
-            found = min(found, slab)
-    if 2 * free_count < v.slab_count or found == v.slab_count:
-        return RING_FULL
-    header = &v.slabs[found]
-    word = word_load(&header.word)
-    opening = slab_word(SLAB_OPENING, owner, 0, 0, new_generation(v))
-    if slab_state(word) != SLAB_FREE or not word_cas(&header.word, word, opening):
-        return RING_FULL
-    failpoint(FP_OPENING)
-    out.slab = found
-    out.first_row = 0
-    out.row_count = 0
-    out.generation = word_generation(opening)
-    return 0
-
-
-cdef void ring_open_reserved(ArenaView* v, uint32_t owner, uint64_t now_ns, const Claim* claim) noexcept nogil:
-    """Opens a reserved slab with its claim.row_count first rows, which are FILLING until published."""
-    open_slab(v, claim.slab, owner, claim.row_count, v.row_capacity, now_ns, claim.generation)
-
-
-cdef void ring_give_up_reserved(ArenaView* v, uint32_t owner, const Claim* claim) noexcept nogil:
-    word_cas(&v.slabs[claim.slab].word, slab_word(SLAB_OPENING, owner, 0, 0, claim.generation),
-             slab_word(SLAB_FREE, 0, 0, 0, claim.generation))
 
 
 cdef bint ring_has_room(ArenaView* v) noexcept nogil:
