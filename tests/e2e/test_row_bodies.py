@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -40,9 +41,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_repository(tmp_path_factory.mktemp("models"), {"sums": sums()})
 
 
+def start(models: Path) -> contextlib.AbstractContextManager[Server]:
+    return running(models, "--workers", "1", "--max-batch-size", "4", "--queue-rows", str(4 * SLABS))
+
+
 @pytest.fixture(scope="module")
 def server(models: Path) -> Iterator[Server]:
-    with running(models, "--workers", "1", "--max-batch-size", "4", "--queue-rows", str(4 * SLABS)) as server:
+    with start(models) as server:
         yield server
 
 
@@ -106,13 +111,14 @@ def test_requests_behind_a_large_one_keep_their_order(server: Server) -> None:
         assert [answered(wire.answer()) for _ in range(2)] == [total(row(2)), total(row(3))]
 
 
-def test_a_body_that_stops_half_way_makes_room_in_the_rows(server: Server) -> None:
+def test_a_body_that_stops_half_way_makes_room_in_the_rows(models: Path) -> None:
     request = binary(row(4))
-    worker = server.pids("worker")[0]
     cut = len(request) // 4 * 3
-    with Wire(server.host, server.port) as slow:
-        slow.send(request[:cut])
+    with start(models) as server, Wire(server.host, server.port) as slow:
+        worker = server.pids("worker")[0]
+        # Of a server that has freed no memory yet which it might give back meanwhile.
         before = private_bytes(worker)
+        slow.send(request[:cut])
         wait_until(lambda: private_bytes(worker) > before + cut // 2, "what has come of the body in private memory")
         all_rows_free(server)
         assert answered(slow.send(request[cut:]).answer()) == total(row(4))
@@ -154,7 +160,7 @@ def test_many_large_bodies_at_once(server: Server) -> None:
 
 def test_rows_of_a_worker_that_is_killed_are_free_again(models: Path) -> None:
     request = binary(row(6))
-    with running(models, "--workers", "1", "--max-batch-size", "4", "--queue-rows", str(4 * SLABS)) as server:
+    with start(models) as server:
         wires = [Wire(server.host, server.port) for _ in range(SLABS)]
         for wire in wires:
             wire.send(request[: len(request) // 2])
