@@ -166,9 +166,12 @@ cdef int join_longer(ArenaView* v, uint32_t owner, uint32_t row_count, const Row
                      Claim* out) noexcept nogil:
     """Joins the open slab in which these rows waste least: 0, or RING_FULL if a slab of their own is better."""
     cdef uint32_t slab, best = 0
-    cdef uint64_t waste, least = UINT64_MAX
+    cdef uint64_t word, waste, least = UINT64_MAX
     for slab in range(v.slab_count):
-        if is_open(v, slab):
+        word = word_load(&v.slabs[slab].word)
+        if slab_state(word) == SLAB_OPEN and (
+            slab_claimed(word) + row_count <= relaxed_load_half(&v.slabs[slab].capacity)
+        ):
             waste = shapes_waste(v, slab, shapes)
             if waste < least:
                 least = waste

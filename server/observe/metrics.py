@@ -146,6 +146,10 @@ def _executions(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
             size = (*labels, ("batch", str(rows)))
             page.sample("batch_cost_seconds", (*size, ("estimate", "mean")), mean_ns / 1e9)
             page.sample("batch_cost_seconds", (*size, ("estimate", "upper")), upper_ns / 1e9)
+    page.family("input_elements", "counter", "Elements of padded inputs that ran: as they came (given), and all (run).")
+    for labels, block in named:
+        page.sample("input_elements_total", (*labels, ("kind", "given")), block.given_elements)
+        page.sample("input_elements_total", (*labels, ("kind", "run")), block.run_elements)
     page.family("executor_busy_seconds", "counter", "Time in which an instance of the model ran, all instances.")
     for labels, block in named:
         page.sample("executor_busy_seconds_total", labels, block.busy_ns / 1e9)

@@ -102,6 +102,9 @@ class Block(NamedTuple):
     queue_depth_rows: int = 0
     #: Of the cost table: (rows, mean ns, upper ns) of each batch size that has run.
     batch_costs: Sequence[tuple[int, int, int]] = ()
+    #: Where rows are padded, elements of the inputs that ran: as they came, and with padding.
+    given_elements: int = 0
+    run_elements: int = 0
 
 
 def from_counters(model: str, version: str, counters: Mapping[str, Any]) -> Block:
@@ -197,6 +200,8 @@ def _sum_blocks(group: list[Block]) -> Block:
         inflight_count=sum(block.inflight_count for block in group),
         queue_depth_rows=sum(block.queue_depth_rows for block in group),
         batch_costs=next((block.batch_costs for block in reversed(group) if block.batch_costs), ()),
+        given_elements=sum(block.given_elements for block in group),
+        run_elements=sum(block.run_elements for block in group),
     )
 
 

@@ -230,6 +230,8 @@ class Worker:
                     costs = [cell[:3] for cell in cost_table.cells(lane.arena) if cell[3]]
                     block = block._replace(queue_depth_rows=depth, batch_costs=costs)
                 blocks.append(block)
+            given, run = lane.arena.element_counts
+            blocks[-1] = blocks[-1]._replace(given_elements=given, run_elements=run)
         now_s = self._loop.time()
         if now_s >= self._processes_until_s:
             self._processes_until_s = now_s + PROCESSES_AGE_S

@@ -26,7 +26,7 @@ def snapshot() -> Snapshot:
             [
                 counters.worker_block(DIGITS, DURATIONS_NS[:3], (5, 1, 2, 3, 4, 6)),
                 counters.worker_block(DIGITS, DURATIONS_NS[3:]),
-                counters.executor_block(DIGITS, SIZES_ROWS),
+                counters.executor_block(DIGITS, SIZES_ROWS)._replace(given_elements=30, run_elements=48),
             ]
         ),
         processes=[
@@ -62,6 +62,7 @@ PROPOSED = {
     "headrace_executions_total": "counter",
     "headrace_batch_size": "histogram",
     "headrace_batch_cost_seconds": "gauge",
+    "headrace_input_elements_total": "counter",
     "headrace_executor_busy_seconds_total": "counter",
     "headrace_model_state": "gauge",
     "headrace_model_instances": "gauge",
@@ -119,6 +120,8 @@ def test_counters() -> None:
     assert value("headrace_inflight_requests", **one) == 2
     assert value("headrace_queue_depth", **one) == 4
     assert value("headrace_model_instances", **one) == 2
+    assert value("headrace_input_elements_total", **one, kind="given") == 30
+    assert value("headrace_input_elements_total", **one, kind="run") == 48
     assert value("headrace_worker_restarts_total", role="worker", cause="signal") == 2
     assert value("headrace_connections", protocol="http") == 64
     assert value("process_cpu_seconds_total", role="worker", process="1") == 2.5

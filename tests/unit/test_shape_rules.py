@@ -26,8 +26,8 @@ TEXT = [
 ANSWER = [TensorInfo("states", "FP32", ("batch", "tokens", 8)), TensorInfo("mean", "FP32", ("batch", 8))]
 
 
-def of(inputs: list[TensorInfo] = TEXT, outputs: list[TensorInfo] = ANSWER, **parameters: str) -> Padding:
-    return padding_of(parameters, inputs, outputs)
+def of(*, outputs: list[TensorInfo] = ANSWER, **parameters: str) -> Padding:
+    return padding_of(parameters, TEXT, outputs)
 
 
 def test_axes_of_one_name_go_together() -> None:
