@@ -4,7 +4,7 @@ The grammar, and what follows from it and the names of axes in the model's file.
 what is wrong, whoever knows the line adds it. What padding costs is server.batching.padding's question.
 
     pad_INPUT:  axis=A [value=V] (multiple=M [max=L] | like=OTHER[:B]) [alone=exact|padded]    several with ; between
-    cut_OUTPUT: axis=A like=INPUT[:B] [ratio=P/Q]                                             several with ; between
+    cut_OUTPUT: axis=A like=INPUT[:B] [ratio=P/Q] [round=up|down]                             several with ; between
                 none
 """
 
@@ -57,16 +57,19 @@ class Pad(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """An axis of an output that is as long as a group's, times numerator / denominator, rounded up."""
+    """An axis of an output that is as long as a group's, times numerator / denominator, rounded up unless said."""
 
     output: int
     axis: int
     group: int
     numerator: int = 1
     denominator: int = 1
+    is_rounded_down: bool = False
 
     def length(self, of: int) -> int:
         """How long the output is where the input's axis has this length."""
+        if self.is_rounded_down:
+            return of * self.numerator // self.denominator
         return -(-of * self.numerator // self.denominator)
 
 
@@ -304,7 +307,7 @@ def _cuts(
     inputs: Sequence[TensorInfo],
     outputs: Sequence[TensorInfo],
 ) -> tuple[Cut, ...]:
-    """Every free axis of an output is cut, as a rule or its name says, or said not to be: none is forgotten."""
+    """Axes of outputs are cut as a rule or their name says; an output that has free axes but neither is refused."""
     padded = [(pad.tensor, pad.axis) for pad in pads]
     groups = {(pad.tensor, pad.axis): pad.group for pad in pads}
     cuts: dict[tuple[int, int], Cut] = {}
@@ -319,20 +322,25 @@ def _cuts(
             uncut.add(output)
             continue
         for part in text.split(";"):
-            words = _words(key, part, ("axis", "like", "ratio"))
+            words = _words(key, part, ("axis", "like", "ratio", "round"))
             axis = _free_axis(key, words, "output", outputs[output])
             ratio = _RATIO.fullmatch(words.get("ratio", "1/1"))
             if ratio is None:
                 raise ShapeRuleError(key, f"expected ratio=P/Q with whole numbers, got {words['ratio']!r}")
+            if words.get("round", "up") not in ("up", "down"):
+                raise ShapeRuleError(key, f"expected round=up or round=down, got {words['round']!r}")
             if (output, axis) in cuts:
                 raise ShapeRuleError(key, f"axis {axis} stands there twice")
             group = groups[_place(key, words.get("like", ""), inputs, padded)]
-            cuts[output, axis] = Cut(output, axis, group, int(ratio[1]), int(ratio[2]))
+            cuts[output, axis] = Cut(output, axis, group, int(ratio[1]), int(ratio[2]), words.get("round") == "down")
+    written = list(cuts.values())
     for place in _free_axes(outputs) if pads else ():
         if place in cuts or place[0] in uncut:
             continue
         name = _name(outputs, place)
         group_found = next((pad.group for pad in pads if name and _name(inputs, (pad.tensor, pad.axis)) == name), None)
+        if group_found is None and any(cut.output == place[0] for cut in written):
+            continue
         if group_found is None:
             loose = outputs[place[0]]
             raise ShapeRuleError(

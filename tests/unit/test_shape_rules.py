@@ -62,6 +62,8 @@ def test_cuts_have_ratios() -> None:
     found = of(outputs=outputs, pad_image="axis=3 multiple=32", cut_steps="axis=1 like=image:3 ratio=1/8")
     assert found.cuts == (Cut(0, 1, 0, 1, 8),)
     assert [found.cuts[0].length(width) for width in (8, 9, 96, 97)] == [1, 2, 12, 13]
+    down = of(outputs=outputs, pad_image="axis=3 multiple=32", cut_steps="axis=1 like=image:3 ratio=1/8 round=down")
+    assert [down.cuts[0].length(width) for width in (8, 9, 96, 97)] == [1, 1, 12, 12]
     assert of(outputs=outputs, pad_image="axis=3 multiple=32", cut_steps="none").cuts == ()
 
 
@@ -91,6 +93,7 @@ def test_cuts_have_ratios() -> None:
         ({"pad_ids": "axis=1 multiple=8", "cut_mean": "axis=1 like=ids"}, "cut_mean", "(it has none), got axis=1"),
         ({"pad_ids": "axis=1 multiple=8", "cut_states": "axis=1 like=loose"}, "cut_states", "none can be taken"),
         ({"pad_ids": "axis=1 multiple=8", "cut_states": "axis=1 like=ids ratio=1/0"}, "cut_states", "ratio=P/Q"),
+        ({"pad_ids": "axis=1 multiple=8", "cut_states": "axis=1 like=ids round=off"}, "cut_states", "got 'off'"),
         ({"pad_ids": "axis=1 multiple=8", "cut_states": "axis=1"}, "cut_states", "expected like=INPUT"),
         ({"cut_states": "axis=1 like=ids"}, "cut_states", "nothing is padded"),
     ],
