@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from server import hostinfo, option_values
 from server.errors import ConfigurationError
-from server.option_values import OFF, SAME, Value, one_of, port, seconds, switch, whole, words
+from server.option_values import OFF, SAME, Value, milliseconds, one_of, port, seconds, switch, whole, words
 
 ENV_PREFIX = "HEADRACE_"
 MAX_WORKERS_BY_DEFAULT = 4
@@ -171,6 +171,14 @@ OPTIONS: tuple[Option, ...] = (
         0,
         "batching",
         "longest wait for a fuller batch, in microseconds; 0 runs what is there",
+    ),
+    Option(
+        "slo_p99_ms",
+        "MS",
+        milliseconds(3_600_000.0),
+        0.0,
+        "batching",
+        "latency that 99 of 100 requests shall keep, in milliseconds: batches are cut to hold it; 0 is no target",
     ),
     Option(
         "queue_rows",
@@ -366,6 +374,7 @@ class ServeConfig:
     intra_op_threads: int = 1
     max_batch_size: int = 64
     max_queue_delay_us: int = 0
+    slo_p99_ms: float = 0.0
     queue_rows: int = 1024
     max_body_bytes: int = 64 << 20
     head_timeout_s: float = 5.0

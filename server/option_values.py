@@ -52,6 +52,21 @@ def seconds(high: float, low: float = 0.0) -> Callable[[str], float]:
     return parse
 
 
+def milliseconds(high: float) -> Callable[[str], float]:
+    """A parser for a time in milliseconds, 0 or from 0.001; a fraction is allowed."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if value == 0.0 or 0.001 <= value <= high:
+            return value
+        raise ValueError(f"expected milliseconds, 0 or from 0.001 to {high:.0f}, got {text!r}")
+
+    return parse
+
+
 def one_of(*choices: str) -> Callable[[str], str]:
     """A parser for a word out of a few."""
 

@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from server._fast.layout cimport Arena, ArenaView, Control
 from server._fast.slab_ring cimport Batch
+from server._fast.slo_cut cimport BusyMeter
 
 
 cdef class LaneExecutor:
@@ -14,6 +15,7 @@ cdef class LaneExecutor:
     cdef int bell
     cdef int worker_bells[64]
     cdef Batch batch               # the present one, from next_batch() to complete()
+    cdef BusyMeter busy
 
     cdef int wait(self) noexcept nogil
     cdef void sleep(self) noexcept nogil

@@ -41,6 +41,7 @@ from server._fast.slab_ring cimport (
     row_owner,
     row_state,
 )
+from server._fast.slo_cut cimport busy_add, busy_share, slo_rows
 from server._fast.stats cimport stats_batch
 from server._fast.wakeup cimport POLLIN, bell_clear, c_ppoll, lane_sleep_begin, lane_sleep_end, pollfd, worker_wake
 
@@ -95,10 +96,14 @@ cdef class LaneExecutor:
 
     cdef int wait(self) noexcept nogil:
         cdef int tries
+        cdef uint64_t now
         while not self.v.lane.shutdown:
             if ring_seal(self.v, self.instance, now_ns(), &self.batch) < 0:
                 self.sleep()
                 continue
+            if self.v.cost.slo_ns and self.batch.attempts == 0:
+                now = now_ns()
+                self.batch.row_limit = slo_rows(self.v, &self.batch, busy_share(&self.busy, now), now)
             tries = 0
             while ring_take(self.v, self.instance, now_ns(), tries >= PATIENCE, &self.batch) == RING_UNPUBLISHED:
                 tries += 1
@@ -269,6 +274,7 @@ cdef class LaneExecutor:
         self.step()
         stats_batch(&self.v.stats[self.v.header.owner_count], row_count, now - run_start_ns)
         cost_add(self.v, row_count, now - run_start_ns, now)
+        busy_add(&self.busy, run_start_ns, now)
 
     def complete(self, uint64_t run_start_ns, uint32_t ran_rows, bint is_one_run=True):
         """Ends the present batch: its running rows are done, their workers awake. ran_rows 0: nothing to count.
@@ -282,6 +288,7 @@ cdef class LaneExecutor:
             relaxed_store(&self.v.slabs[self.batch.slab].run_end_ns, now)
             if ran_rows:
                 stats_batch(&self.v.stats[self.v.header.owner_count], ran_rows, now - run_start_ns)
+                busy_add(&self.busy, run_start_ns, now)
                 if is_one_run:
                     cost_add(self.v, ran_rows, now - run_start_ns, now)
             owners = ring_complete(self.v, self.instance, &self.batch)

@@ -117,7 +117,8 @@ typedef struct {
     uint8_t pad0[4];
     uint64_t run_count; /* runs since it was reset; 0: nothing is known */
     uint64_t drift;     /* what runs take now / base_ns, in 1/COST_DRIFT_ONE */
-    uint8_t pad1[40];
+    uint64_t slo_ns;    /* the lane's latency target, 0 for none; written once */
+    uint8_t pad1[32];
     CostCell cells[COST_CELLS];
 } CostTable;
 

@@ -88,6 +88,7 @@ cdef extern from "layout.h" nogil:
         uint32_t cell_count
         uint64_t run_count
         uint64_t drift
+        uint64_t slo_ns
         CostCell* cells
 
     ctypedef struct TensorLayout:

@@ -69,6 +69,7 @@ class Arena(Segment):
         max_queue_delay_ns: int = 0,
         preferred_rows: int = 0,
         pads: Sequence[tuple[int, int, int, int, int, bytes]] | None = None,
+        slo_ns: int = 0,
     ) -> Arena:
         """Lays out a new arena; ValueError for counts outside the limits of layout.h.
 
@@ -76,6 +77,7 @@ class Arena(Segment):
         batch axis and the others are fixed. shaped, with rows_mode False: dims[0] is the batch axis, others may be
         free. input_bytes, output_bytes: room for a slab's tensors in single and shaped mode. pads, with shaped: (input,
         axis, group, multiple, max, bytes of one element), those of a group side by side, groups numbered from 0.
+        slo_ns: the latency that 99 of 100 requests shall keep, 0 for none.
         """
 
     def tensor(self, slab: int, tensor: int) -> tuple[int, int]:

@@ -129,7 +129,7 @@ cdef class Arena(Segment):
     @staticmethod
     def create(*, list inputs, list outputs, bint rows_mode, int row_capacity, int slab_count, int owner_count,
                int instance_count, bint shaped=False, uint64_t input_bytes=0, uint64_t output_bytes=0,
-               uint64_t max_queue_delay_ns=0, uint32_t preferred_rows=0, list pads=None):
+               uint64_t max_queue_delay_ns=0, uint32_t preferred_rows=0, list pads=None, uint64_t slo_ns=0):
         """Lays out a new arena.
 
         inputs, outputs: (dtype code, bytes per element, dims) with -1 for a free dimension; in rows mode dims[0] is
@@ -224,6 +224,7 @@ cdef class Arena(Segment):
         lane.preferred_rows = preferred_rows
         cdef CostTable* cost = <CostTable*>(raw.base + h.cost_offset)
         cost.drift = COST_DRIFT_ONE
+        cost.slo_ns = slo_ns
         while cost.cell_count == 0 or cost.cells[cost.cell_count - 1].rows < h.row_capacity:
             cost.cells[cost.cell_count].rows = min(<uint32_t>1 << cost.cell_count, h.row_capacity)
             cost.cell_count += 1

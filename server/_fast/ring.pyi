@@ -9,7 +9,9 @@ from server._fast.layout import Arena
 Claim = tuple[int, int, int, int]
 
 class Batch(TypedDict):
-    """A sealed slab. live_count: rows to run. attempts: executors that died with it."""
+    """A sealed slab. live_count: rows to run. attempts: executors that died with it. row_limit: take() takes no more
+    rows, but for those of one request, and leaves the rest for a later pass; 0: all.
+    """
 
     slab: int
     generation: int
@@ -17,6 +19,7 @@ class Batch(TypedDict):
     live_count: int
     attempts: int
     wait_until_ns: int
+    row_limit: int
 
 class Ring:
     """The ring of one arena. Owner ids are workers' ids; times are monotonic nanoseconds."""

@@ -81,6 +81,7 @@ cdef struct Batch:
     uint32_t live_count     # rows to run
     uint32_t attempts       # executors that died with this slab
     uint64_t wait_until_ns  # RING_WAIT: when the queue delay ends
+    uint32_t row_limit      # ring_take takes no more rows, but for those of one request; 0: all
 
 
 cdef inline uint32_t slab_state(uint64_t word) noexcept nogil:

@@ -19,7 +19,8 @@ from server._fast.atomics cimport (
     word_load,
     word_store,
 )
-from server._fast.layout cimport MODE_ROWS, MODE_SHAPED, OWNER_NONE, ArenaView, SlabHeader
+from server._fast.cost_table cimport cost_is_known, cost_upper
+from server._fast.layout cimport MODE_ROWS, MODE_SHAPED, OWNER_NONE, ArenaView, RowMeta, SlabHeader
 from server._fast.row_shapes cimport RowShapes, shapes_match, shapes_store, shapes_waste
 
 
@@ -365,11 +366,21 @@ cdef bint is_held_up(ArenaView* v, uint32_t slab, uint32_t row_count) noexcept n
     return is_filling and not is_ready
 
 
+cdef inline uint64_t wait_for(ArenaView* v, uint32_t row_count, uint64_t delay_ns) noexcept nogil:
+    """The queue delay of a slab; it ends in time for the lane's latency target."""
+    cdef uint64_t cost_ns
+    if v.cost.slo_ns == 0 or not cost_is_known(v):
+        return delay_ns
+    cost_ns = cost_upper(v, row_count)
+    return min(delay_ns, v.cost.slo_ns - cost_ns) if cost_ns < v.cost.slo_ns else 0
+
+
 cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out,
                   uint64_t* wait_until_ns) noexcept nogil:
     """The oldest slab that is due: 0 and its word, RING_EMPTY, or RING_WAIT and the time when one will be.
 
-    A slab is due at once (natural batching), or with a queue delay when it is that old or has the preferred rows. A
+    A slab is due at once (natural batching), or with a queue delay when it is that old, has the preferred rows, or has
+    to run for the lane's latency target to hold. A
     slab that was left behind, by a dead executor or with rows that could not run yet, is due as soon as it has a row to
     run. The reference for this rule is server.batching.plan.decide.
     """
@@ -386,7 +397,7 @@ cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* w
                 continue
         elif state == SLAB_OPEN:
             if delay_ns and slab_claimed(word) < min(full, relaxed_load_half(&v.slabs[slab].capacity)):
-                due_ns = relaxed_load(&v.slabs[slab].opened_ns) + delay_ns
+                due_ns = relaxed_load(&v.slabs[slab].opened_ns) + wait_for(v, slab_claimed(word), delay_ns)
                 if now_ns < due_ns:
                     if wait_until_ns[0] == 0 or due_ns < wait_until_ns[0]:
                         wait_until_ns[0] = due_ns
@@ -424,6 +435,7 @@ cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out)
     out.live_count = 0
     out.attempts = relaxed_load_half(&v.slabs[slab].attempts)
     out.wait_until_ns = 0
+    out.row_limit = 0
     return 0
 
 
@@ -442,13 +454,16 @@ cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partia
     """Makes a sealed slab's rows run: 0, or RING_UNPUBLISHED while a row is still being filled (then try again).
 
     partial: do not wait for rows that are being filled by a worker that does not get on; they run in a later pass.
+    batch.row_limit: so do the requests from the one on with which there would be more rows than that.
 
     Rows past their deadline fail here, before they run. A slab that an executor died with is not taken as a whole:
     live_count counts its rows, and ring_take_alone takes them one by one.
     """
-    cdef uint32_t row, state
+    cdef uint32_t row, state, claim_end = 0
     cdef uint64_t word, deadline_ns
     cdef uint64_t* at
+    cdef RowMeta* meta
+    cdef bint is_full = False
     cdef SlabHeader* header = &v.slabs[batch.slab]
     cdef bint alone = batch.attempts >= ALONE_ATTEMPTS
     for row in range(batch.row_count):
@@ -469,13 +484,21 @@ cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partia
             state = row_state(word)
             if state != ROW_READY:
                 break
-            deadline_ns = relaxed_load(&v.meta[row_index(v, batch.slab, row)].deadline_ns)
+            meta = &v.meta[row_index(v, batch.slab, row)]
+            deadline_ns = relaxed_load(&meta.deadline_ns)
             if deadline_ns and deadline_ns <= now_ns:
                 if word_cas(at, word, row_word(ROW_FAILED, row_owner(word), row_attempts(word), FAILURE_DEADLINE,
                                                batch.generation)):
                     break
             elif alone:
                 batch.live_count += 1
+                break
+            elif batch.row_limit and row >= claim_end:
+                claim_end = relaxed_load_half(&meta.claim_first) + relaxed_load_half(&meta.claim_rows)
+                is_full |= batch.live_count > 0 and batch.live_count + claim_end - row > batch.row_limit
+                if is_full:
+                    break
+            elif is_full:
                 break
             elif word_cas(at, word, row_moved(word, ROW_RUNNING)):
                 batch.live_count += 1

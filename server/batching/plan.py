@@ -1,12 +1,14 @@
-"""When a lane's executor runs what: the published batching rule, as a pure function.
+"""Which rows share a batch and when it runs: the published batching rule, as pure functions.
 
 The rule in words. An idle instance takes the oldest slab that is due. A slab that was left behind (by a dead executor,
 or run while some of its rows were still being filled, or had no room for their outputs) is due as soon as it has a row
 to run. An open slab with rows in it is due at once (natural batching) unless a queue delay is set; then it is due when
-it holds the preferred number of rows, or as many as it has room for, or was opened that long ago. If nothing is due,
-the instance sleeps until the earliest open slab will be, or until it is woken.
+it holds the preferred number of rows, or as many as it has room for, or was opened that long ago, or has to run for
+its latency target to hold. How many of its rows run then is slo_policy's to say: all, without a target. If nothing is
+due, the instance sleeps until the earliest open slab will be, or until it is woken.
 
-`decide` is the reference for `ring_due` in server/_fast/slab_ring.pyx, which does the same on the shared words.
+`decide` and `claim` are the reference for `ring_due` and `ring_claim` in server/_fast/slab_ring.pyx, which do the same
+on the shared words.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ class Slab(NamedTuple):
 
     left_behind: an executor died with it, or ran what was there of it; held_up: nothing of the rest can run yet, since
     it is being filled or its outputs need the room of others that workers have not read. capacity: rows that it holds
-    where that depends on their shape, 0 for what the plan says.
+    where that depends on their shape, 0 for what the plan says. run_by_ns: when it is due whatever the queue delay,
+    so that its latency target holds (slo_policy), 0 without one.
     """
 
     slab: int
@@ -30,6 +33,7 @@ class Slab(NamedTuple):
     left_behind: bool = False
     held_up: bool = False
     capacity: int = 0
+    run_by_ns: int = 0
 
 
 class Plan(NamedTuple):
@@ -38,6 +42,20 @@ class Plan(NamedTuple):
     row_capacity: int
     max_queue_delay_ns: int = 0
     preferred_rows: int = 0
+
+
+class Join(NamedTuple):
+    """Rows go behind those of this slab."""
+
+    slab: int
+
+
+class Open(NamedTuple):
+    """Rows begin a slab of their own."""
+
+
+class Full(NamedTuple):
+    """There is no room for them."""
 
 
 class RunSlab(NamedTuple):
@@ -66,6 +84,7 @@ def decide(slabs: Sequence[Slab], plan: Plan, now_ns: int) -> RunSlab | WaitUnti
             continue
         is_full = slab.rows >= min(full, slab.capacity or full)
         due_ns = slab.opened_ns + plan.max_queue_delay_ns
+        due_ns = min(due_ns, slab.run_by_ns or due_ns)
         if slab.left_behind or not plan.max_queue_delay_ns or is_full or now_ns >= due_ns:
             due.append(slab)
         else:
@@ -73,3 +92,14 @@ def decide(slabs: Sequence[Slab], plan: Plan, now_ns: int) -> RunSlab | WaitUnti
     if due:
         return RunSlab(min(due, key=lambda slab: slab.age).slab)
     return WaitUntil(min(waits)) if waits else Sleep()
+
+
+def claim(slabs: Sequence[Slab], plan: Plan, rows: int, free_count: int, hint: int = -1) -> Join | Open | Full:
+    """Where the rows of a request go, of which the open slabs are `slabs` by number and `free_count` are free.
+
+    Into a slab that has room, the one that was claimed from last (`hint`) before others; else into a new one.
+    """
+    fits = [slab for slab in slabs if slab.rows + rows <= (slab.capacity or plan.row_capacity)]
+    if fits:
+        return Join(next((slab.slab for slab in fits if slab.slab == hint), fits[0].slab))
+    return Open() if free_count else Full()

@@ -1,4 +1,4 @@
-"""Runs the batches of one lane on one instance: whole slabs where they lie, remnants through a scratch copy."""
+"""Runs the batches of one lane on one instance: neighbouring rows where they lie, others through a scratch copy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class TensorSpec(NamedTuple):
 
 
 class RowsRunner:
-    """Batched models. A slab's rows are run in place; the binding of each (slab, rows) is made once and kept."""
+    """Batched models. A slab's rows are run in place; the binding of each (slab, first row, rows) is made once and
+    kept.
+    """
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class RowsRunner:
         self._backend = backend
         self._inputs = list(inputs)
         self._outputs = list(outputs)
-        self._runs: dict[tuple[int, int], Run] = {}
+        self._runs: dict[tuple[int, int, int], Run] = {}
 
     def serve(self) -> None:
         """Runs until the lane shuts down."""
@@ -62,7 +64,7 @@ class RowsRunner:
                 self._run_alone(slab, row_count)
                 is_one_run = False
             elif live_count == row_count:
-                run = runs.get((slab, row_count)) or self._prepare(slab, row_count)
+                run = runs.get((slab, 0, row_count)) or self._prepare(slab, 0, row_count)
                 started_ns = lane.run_begins()
                 try:
                     run()
@@ -70,14 +72,15 @@ class RowsRunner:
                     self._bisect(slab, list(range(row_count)), error)
                     is_one_run = False
             else:
+                rows = lane.live_rows()
                 started_ns = lane.run_begins()
-                is_one_run = self._run_rows(slab, lane.live_rows())
+                is_one_run = self._run_rows(slab, rows)
             lane.complete(started_ns, live_count, is_one_run)
 
-    def _buffers(self, slab: int, row_count: int) -> tuple[list[TensorBuffer], list[TensorBuffer]]:
+    def _buffers(self, slab: int, row_count: int, first_row: int = 0) -> tuple[list[TensorBuffer], list[TensorBuffer]]:
         def place(index: int, spec: TensorSpec) -> TensorBuffer:
-            address, _ = self._arena.tensor(slab, index)
-            return TensorBuffer(spec.name, spec.datatype, (row_count, *spec.dims[1:]), address)
+            address, row_bytes = self._arena.tensor(slab, index)
+            return TensorBuffer(spec.name, spec.datatype, (row_count, *spec.dims[1:]), address + first_row * row_bytes)
 
         count = len(self._inputs)
         return (
@@ -85,22 +88,25 @@ class RowsRunner:
             [place(count + index, spec) for index, spec in enumerate(self._outputs)],
         )
 
-    def _prepare(self, slab: int, row_count: int) -> Run:
-        run = self._backend.prepare(*self._buffers(slab, row_count))
+    def _prepare(self, slab: int, first_row: int, row_count: int) -> Run:
+        run = self._backend.prepare(*self._buffers(slab, row_count, first_row))
         if len(self._runs) >= KEPT_BINDINGS:
             del self._runs[next(iter(self._runs))]
-        self._runs[slab, row_count] = run
+        self._runs[slab, first_row, row_count] = run
         return run
 
     def _run_rows(self, slab: int, rows: list[int]) -> bool:
-        """Runs some rows of a slab through a scratch copy; a refusal is bisected down to the guilty row. Whether they
-        ran at once.
+        """Runs some rows of a slab, in place if they lie side by side, else through a scratch copy; a refusal is
+        bisected down to the guilty row. Whether they ran at once.
         """
         if not rows:
             # All of them were cancelled since the batch was taken.
             return False
         try:
-            self._run_copied(slab, rows)
+            if rows[-1] - rows[0] + 1 == len(rows):
+                (self._runs.get((slab, rows[0], len(rows))) or self._prepare(slab, rows[0], len(rows)))()
+            else:
+                self._run_copied(slab, rows)
         except ModelError as error:
             self._bisect(slab, rows, error)
             return False

@@ -153,6 +153,8 @@ PARAMETERS = {
     "enable_mem_arena": "0 or 1: ONNX Runtime keeps memory between runs",
     "enable_mem_pattern": "0 or 1: memory is planned from shapes that were seen before",
     "session.use_device_allocator_for_initializers": "0 or 1",
+    "slo_p99_ms": "latency in milliseconds, such as 20 or 7.5, that 99 of 100 requests shall keep: a batch that would "
+    "answer its oldest row later is cut where that answers more rows in time, and a queue delay ends in time for it",
     "batching_reason": "written into answers by this server; without effect",
     "pad_INPUT": "`axis=A value=V multiple=M max=L`: rows of this input are padded, so that near lengths run together",
     "cut_OUTPUT": "`axis=A like=INPUT ratio=P/Q`: what padding adds to this output is cut off; `none`: nothing is",

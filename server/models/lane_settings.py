@@ -22,6 +22,8 @@ class LaneSettings(NamedTuple):
     max_queue_delay_us: int
     preferred_rows: int
     plan: LanePlan
+    #: 0: no latency target.
+    slo_p99_us: int = 0
 
 
 def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
@@ -52,6 +54,7 @@ def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
         delay_us,
         min(config.preferred_batch_sizes, default=0),
         lane_plan,
+        round(server.slo_p99_ms * 1000) if config.slo_p99_us is None else config.slo_p99_us,
     )
 
 

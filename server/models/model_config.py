@@ -26,6 +26,7 @@ MAX_BATCH_ROWS = 4095
 MAX_INSTANCES = 32
 MAX_DELAY_US = 10_000_000
 MAX_WARM_UP_COUNT = 1000
+MAX_SLO_MS = 3_600_000
 #: Besides the batch axis: the data path keeps shapes of eight dimensions.
 MAX_DIMS = 7
 MAX_SIZE = (1 << 31) - 1
@@ -111,6 +112,8 @@ class ModelConfig:
     default_timeout_us: int = 0
     allow_timeout_override: bool = False
     intra_op_threads: int | None = None
+    #: None: the server's; 0 cannot be said.
+    slo_p99_us: int | None = None
     session: SessionSettings = DEFAULT_SESSION
     warm_ups: tuple[WarmUp, ...] = ()
     #: Output -> names of its classes, in pairs: read by whoever reads the file.
@@ -216,6 +219,7 @@ class _Parser:
                 default_timeout_us=self._timeout(policy),
                 allow_timeout_override=bool(policy is not None and policy.allow_timeout_override),
                 intra_op_threads=self._whole(parameters, "intra_op_thread_count", 0, 1024) or None,
+                slo_p99_us=self._slo(parameters),
                 session=self._session(parameters),
                 warm_ups=tuple(self._warm_up(index) for index in range(len(message.model_warmup))),
                 parameters=tuple((key, value) for key, value in parameters.items() if key != "batching_reason"),
@@ -351,6 +355,17 @@ class _Parser:
         if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not low <= int(text) <= high:
             self._refuse(f"parameters{{{key}}}", f"expected a number from {low} to {high}, got {text!r}")
         return int(text)
+
+    def _slo(self, parameters: dict[str, str]) -> int | None:
+        text = parameters.get("slo_p99_ms")
+        if text is None:
+            return None
+        value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII) else 0.0
+        if not 0.001 <= value <= MAX_SLO_MS:
+            self._refuse(
+                "parameters{slo_p99_ms}", f"expected milliseconds from 0.001 to {MAX_SLO_MS}, such as 20, got {text!r}"
+            )
+        return round(value * 1000)
 
     def _switch(self, parameters: dict[str, str], key: str) -> bool | None:
         return bool(self._whole(parameters, key, 0, 1)) if key in parameters else None

@@ -69,6 +69,7 @@ class Lane:
             max_queue_delay_ns=self.settings.max_queue_delay_us * 1000,
             preferred_rows=self.settings.preferred_rows,
             pads=[pad[:6] for pad in self.seen.padding.pads],
+            slo_ns=self.settings.slo_p99_us * 1000,
         )
         self.ring = Ring(self.arena)
         self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(self.settings.instances)]

@@ -5,9 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server._fast import cost_table
 from server._fast.layout import Arena
 from server._fast.ring import Ring
-from server.batching.plan import Plan, RunSlab, Slab, Sleep, WaitUntil, decide
+from server.batching.cost import CostTable
+from server.batching.plan import Full, Join, Open, Plan, RunSlab, Slab, Sleep, WaitUntil, decide
+from server.batching.plan import claim as where
+from server.batching.slo_policy import run_by_ns
 
 FP32 = (11, 4, [-1, 2])
 
@@ -16,10 +20,11 @@ FP32 = (11, 4, [-1, 2])
 SHAPED_BYTES = 192
 
 
-def make_ring(plan: Plan, shaped: bool = False) -> Ring:
+def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
     tensor = (11, 4, [-1, -1]) if shaped else FP32
     return Ring(
         Arena.create(
+            slo_ns=slo_ns,
             inputs=[tensor],
             outputs=[tensor],
             rows_mode=not shaped,
@@ -48,16 +53,30 @@ def make_ring(plan: Plan, shaped: bool = False) -> Ring:
         st.tuples(st.integers(1, 8), st.integers(0, 300), st.booleans(), st.sampled_from([1, 20, 48])), max_size=12
     ),
     shaped=st.booleans(),
+    slo_ns=st.sampled_from([0, 200, 400]),
 )
-def test_the_ring_follows_the_rule(plan: Plan, steps: list[tuple[int, int, bool, int]], shaped: bool) -> None:
-    ring = make_ring(plan, shaped)
+def test_the_ring_follows_the_rule(
+    plan: Plan, steps: list[tuple[int, int, bool, int]], shaped: bool, slo_ns: int
+) -> None:
+    ring = make_ring(plan, shaped, slo_ns)
+    cost = CostTable(plan.row_capacity)
+    if slo_ns:
+        cost.learn(1, 90, 3, 1, 0)
+        cost_table.learn(ring.arena, 1, 90, 3, 1, 0)
     now_ns = 1000
     slabs: dict[int, Slab] = {}
+    hint = -1
     for rows, elapsed_ns, executor_looks, length in steps:
         now_ns += elapsed_ns
         capacity = min(plan.row_capacity, {1: 3, 20: 1, 48: 1}[length]) if shaped else plan.row_capacity
         rows = min(rows, capacity)
         claim = ring.claim(0, rows, [(length,)] if shaped else None, now_ns=now_ns)
+        if not shaped:
+            place = where(
+                list(slabs.values()), plan, rows, ring.free_slabs() + (claim is not None and not claim[1]), hint
+            )
+            assert place == (Full() if claim is None else Join(claim[0]) if claim[1] else Open())
+            hint = claim[0] if claim is not None else hint
         if claim is not None:
             index, first_row, _, generation = claim
             ring.publish(0, claim, now_ns)
@@ -67,7 +86,8 @@ def test_the_ring_follows_the_rule(plan: Plan, steps: list[tuple[int, int, bool,
                 slabs[index] = slabs[index]._replace(rows=slabs[index].rows + rows)
         if not executor_looks:
             continue
-        expected = decide(list(slabs.values()), plan, now_ns)
+        seen = [slab._replace(run_by_ns=run_by_ns(slab.opened_ns, slab.rows, cost, slo_ns)) for slab in slabs.values()]
+        expected = decide(seen, plan, now_ns)
         sealed = ring.seal(0, now_ns)
         match expected:
             case Sleep():

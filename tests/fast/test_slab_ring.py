@@ -395,6 +395,30 @@ def test_rows_that_are_there_need_not_wait_for_one_that_is_not() -> None:
     assert ring.release(2, filling)
 
 
+def test_rows_above_the_limit_are_left_for_a_later_pass_request_by_request() -> None:
+    ring = new_ring(row_capacity=8)
+    claims = [ring.claim(owner, rows) for owner, rows in ((1, 2), (2, 3), (3, 1), (4, 2))]
+    for owner, claim in enumerate(claims, 1):
+        ring.publish(owner, claim)
+    passes = []
+    while isinstance(batch := ring.seal(0), dict):
+        batch = ring.take(0, {**batch, "row_limit": 4})
+        rows = [row for row in range(8) if ring.row(0, row)[0] == model.ROW_RUNNING]
+        assert batch["live_count"] == len(rows)
+        passes.append((rows, ring.complete(0, batch)))
+    # Owner 2 would make five rows of the first pass; owner 3 alone would fit, but not overtake.
+    assert passes == [([0, 1], 0b10), ([2, 3, 4, 5], 0b1110), ([6, 7], 0b11110)]
+    assert [ring.release(owner, claim) for owner, claim in enumerate(claims, 1)] == [False] * 3 + [True]
+
+
+def test_a_request_of_more_rows_than_the_limit_runs_as_a_whole() -> None:
+    ring = new_ring()
+    claim = ring.claim(1, 4)
+    ring.publish(1, claim)
+    batch = ring.take(0, {**ring.seal(0), "row_limit": 2})
+    assert batch["live_count"] == 4
+
+
 def test_the_oldest_slab_goes_first_when_generations_wrap() -> None:
     ring = new_ring(slab_count=8, row_capacity=1)
     ring.arena.buffer(LANE_OFFSET_BYTES, 4)[:] = (GENERATION_LIMIT - 4).to_bytes(4, "little")
@@ -588,10 +612,11 @@ class RingMachine(RuleBasedStateMachine):
             self.sealed.append((instance, batch))
 
     @precondition(lambda self: self.sealed)
-    @rule(pick=st.integers(0, 63), partial=st.booleans())
-    def take(self, pick: int, partial: bool = False) -> None:
+    @rule(pick=st.integers(0, 63), partial=st.booleans(), row_limit=st.sampled_from([0, 0, 1, 2, 3]))
+    def take(self, pick: int, partial: bool = False, row_limit: int = 0) -> None:
         index = pick % len(self.sealed)
         instance, batch = self.sealed[index]
+        batch["row_limit"] = row_limit
         taken = self.ring.take(instance, batch, self.now_ns, partial)
         assert taken == self.model.take(batch, self.now_ns, partial)
         if taken is not None:

@@ -42,7 +42,7 @@ Batch = dict[str, int]
 Shapes = tuple[tuple[int, ...], ...] | None
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """One row of the present generation of a slab."""
 
@@ -196,6 +196,7 @@ class SlabRing:
             "live_count": 0,
             "attempts": oldest.attempts,
             "wait_until_ns": 0,
+            "row_limit": 0,
         }
 
     @staticmethod
@@ -216,12 +217,21 @@ class SlabRing:
                     row.attempts -= row.attempts > 0
             slab.crowded = False
         live_count = 0
-        for row in slab.rows:
+        asked: list[list[Row]] = []
+        is_full = False
+        for index, row in enumerate(slab.rows):
             if row.state != ROW_READY:
                 continue
             if row.deadline_ns and row.deadline_ns <= now_ns:
                 row.state, row.code = ROW_FAILED, FAILURE_DEADLINE
                 continue
+            if batch["row_limit"] and batch["attempts"] < ALONE_ATTEMPTS:
+                if not any(row.claim is claim for claim in asked):
+                    asked.append(row.claim)
+                    left = sum(one in row.claim for one in slab.rows[index:])
+                    is_full = is_full or (live_count > 0 and live_count + left > batch["row_limit"])
+                if is_full:
+                    continue
             live_count += 1
             if batch["attempts"] < ALONE_ATTEMPTS:
                 row.state = ROW_RUNNING

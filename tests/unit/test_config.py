@@ -105,6 +105,8 @@ def test_drain_delay(on_terminal: bool, delay_s: float) -> None:
         ("LOAD_MODEL", "a/b", "the name of a model"),
         ("MODEL_CONTROL_MODE", "auto", "one of none, poll, explicit"),
         ("REPOSITORY_POLL_SECS", "0", "a whole number from 1"),
+        ("SLO_P99_MS", "20ms", "milliseconds, 0 or from 0.001 to 3600000, got '20ms'"),
+        ("SLO_P99_MS", "nan", "milliseconds, 0 or from"),
     ],
 )
 def test_bad_variables(name: str, text: str, expected: str) -> None:

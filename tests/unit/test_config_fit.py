@@ -97,6 +97,9 @@ def test_the_lane_gets_what_is_said(tmp_path: Path) -> None:
     assert found.plan.slab_count == 3 + 2 + 1
     threads = 'parameters { key: "intra_op_thread_count" value: { string_value: "3" } }'
     assert settings_of(read(tmp_path / "other", free([-1, 4]), threads), SERVER).intra_op_threads == 3
+    target = read(tmp_path / "slo", free([-1, 4]), 'parameters { key: "slo_p99_ms" value: { string_value: "7.5" } }')
+    assert settings_of(target, ServeConfig(slo_p99_ms=20.0)).slo_p99_us == 7500
+    assert settings_of(read(tmp_path / "none", free([-1, 4]), None), ServeConfig(slo_p99_ms=20.0)).slo_p99_us == 20000
 
 
 REFUSED = [
