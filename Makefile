@@ -19,7 +19,7 @@ PY_SOURCES = $(shell find server -name '*.py' -o -name '*.onnx' -o -name 'exampl
 PROTOS := $(shell find protos -name '*.proto')
 PACKAGING := $(wildcard packaging/*.py packaging/*.c)
 CLIENTS := $(patsubst %,.venvs/%/stamp,tritonclient models ovmsclient tfsclient tfsprotos grpcio grpclib grpcjs kserve \
-	mlserver envoy schemathesis)
+	mlserver envoy schemathesis openvino openvinoplugin)
 SANITIZED_TESTS ?= tests/fast
 STRESS ?= $(or $(HEADRACE_STRESS),1)
 

@@ -15,15 +15,18 @@ from server.models import repository
 from server.models.config_document import max_batch_size, text_of
 from server.models.lane_settings import LaneSettings, data_bytes, settings_of
 from server.models.repository import ModelVersion
+from server.option_values import CPU
 
 
 def run(arguments: list[str]) -> int:
     parser = Parser(
         "explain",
         "Prints the configuration that a model is served with, what was inferred included, as a config.pbtxt; comments "
-        "say why. Settings of the server are taken from its environment variables. Nothing is loaded.",
+        "say why, and who runs each node of its graph. Settings of the server are taken from its environment "
+        "variables, HEADRACE_DEVICE among them. The model is loaded, in a process of its own, to see who runs it.",
         ["headrace explain repository/NAME", "headrace explain model.onnx > repository/NAME/config.pbtxt"],
     )
+    parser.add_argument("--no-load", action="store_true", help="do not load it, and say nothing of its nodes")
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -43,8 +46,9 @@ def run(arguments: list[str]) -> int:
     version = found[-1]
     if version.error is not None:
         raise CommandError(f"{version.name} version {version.version} cannot be served: {version.error}", os.EX_DATAERR)
-    settings = settings_of(version, config.load({}, path=options.model))
-    for line in _comments(version, settings):
+    server = config.load({}, path=options.model)
+    settings = settings_of(version, server)
+    for line in (*_comments(version, settings), *_placement(version, settings, server.device, not options.no_load)):
         sys.stdout.write(f"# {escape(line)}".rstrip() + "\n")
     sys.stdout.write("\n" + text_of(version, settings))
     return os.EX_OK
@@ -68,7 +72,31 @@ def _comments(version: ModelVersion, settings: LaneSettings) -> Iterator[str]:
     kind = "shared memory" if plan.rows_mode else "shared memory at most, used as far as requests fill it"
     yield f"memory: {size_text(data_bytes(version, settings))} of {kind}"
     yield f"model file: {size_text(_file_bytes(version))}"
-    yield f"device: cpu, {settings.instances} x {settings.intra_op_threads} threads"
+
+
+def _placement(version: ModelVersion, settings: LaneSettings, device: str, is_loaded: bool) -> Iterator[str]:
+    """Who runs the model, node by node."""
+    from server.supervisor.trial import nodes
+
+    count = f"{settings.instances} x {settings.intra_op_threads} threads"
+    if not is_loaded:
+        yield f"device: {device}, {count}"
+        return
+    try:
+        where, placed, fallback = nodes(version.path, version.config.session, CPU if version.config.on_cpu else device)
+    except ValueError as error:
+        text = f"{version.name} version {version.version} cannot be loaded: {error}"
+        raise CommandError(text, os.EX_UNAVAILABLE) from None
+    yield f"device: {where}, {count}"
+    if fallback:
+        yield f"on the CPU, not on an accelerator: {fallback}"
+    groups: dict[str, list[str]] = {}
+    for provider, operator in placed:
+        groups.setdefault(provider, []).append(operator)
+    for provider, operators in groups.items():
+        kinds = sorted({(operators.count(kind), kind) for kind in operators}, reverse=True)
+        shown = ", ".join(f"{kind} x{number}" if number > 1 else kind for number, kind in kinds)
+        yield f"nodes: {len(operators)} of {len(placed)} on {provider}: {shown}"
 
 
 def _file_bytes(version: ModelVersion) -> int:

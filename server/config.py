@@ -151,6 +151,16 @@ OPTIONS: tuple[Option, ...] = (
         "processes that accept connections",
         f"one per usable core, at most {MAX_WORKERS_BY_DEFAULT}",
     ),
+    Option(
+        "device",
+        "DEVICE",
+        option_values.device,
+        option_values.AUTO,
+        "processes",
+        "what runs models whose configuration names no accelerator: cpu, cuda[:N], tensorrt[:N] or "
+        "openvino[:CPU|GPU|NPU]; auto takes CUDA where it works, else the CPU, and says so; strict takes it or ends "
+        "with status 69",
+    ),
     Option("instances", "N", whole(1, 32), 1, "processes", "batches of one model that run at the same time"),
     Option(
         "intra_op_threads",
@@ -370,6 +380,7 @@ class ServeConfig:
     grpc_host: str = ""
     metrics_host: str = ""
     workers: int = 1
+    device: str = option_values.AUTO
     instances: int = 1
     intra_op_threads: int = 1
     max_batch_size: int = 64

@@ -21,7 +21,7 @@ NOT_LOCKED = {"pip"}
 #: Locks resolved on top of others in one environment; their own file lists only what they add.
 ON_TOP_OF = {"runtime": ["build"], "dev": ["build", "runtime"]}
 #: Locks whose packages come without what they depend on: read as data, or their group lists it.
-ALONE = {"models", "tfsclient", "tfsprotos"}
+ALONE = {"models", "openvino", "openvinoplugin", "tfsclient", "tfsprotos"}
 
 
 def groups() -> dict[str, list[str]]:

@@ -29,6 +29,7 @@
 #define MAX_SLABS 1024
 #define FAILURE_TEXT_BYTES 250
 #define REASON_TEXT_BYTES 240
+#define PLACED_TEXT_BYTES 444
 #define QUARANTINE_ENTRIES 64
 #define TRACE_CELLS 64
 #define COST_CELLS 13 /* batch sizes 1, 2, 4, ... 2048, and the capacity of a slab */
@@ -98,6 +99,8 @@ typedef struct {
     uint64_t beat_ns; /* executor: when an instance that has no work looked last, every second at least */
     char reason[REASON_TEXT_BYTES];
     uint8_t pad4[16];
+    uint32_t placed_bytes;
+    char placed[PLACED_TEXT_BYTES]; /* executor, before it is ready: server/models/assignment.py */
 } Lane;
 
 /* What a run of so many rows takes: see cost_table.pxd. The executor writes, its instances one over the other (a lost
@@ -273,7 +276,7 @@ typedef struct {
 #define LAYOUT_ASSERT(name, test) _Static_assert(test, #name)
 #endif
 LAYOUT_ASSERT(arena_header, sizeof(ArenaHeader) == 256);
-LAYOUT_ASSERT(lane, sizeof(Lane) == 448 && offsetof(Lane, sleepers) == 64 && offsetof(Lane, model_state) == 128);
+LAYOUT_ASSERT(lane, sizeof(Lane) == 896 && offsetof(Lane, sleepers) == 64 && offsetof(Lane, model_state) == 128);
 LAYOUT_ASSERT(cost_table, sizeof(CostCell) == 64 && sizeof(CostTable) == 64 + COST_CELLS * 64);
 LAYOUT_ASSERT(tensor_layout, sizeof(TensorLayout) == 128);
 LAYOUT_ASSERT(slab_header, sizeof(SlabHeader) == 192 && offsetof(SlabHeader, run_start_ns) == 64);

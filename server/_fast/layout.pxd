@@ -16,6 +16,7 @@ cdef extern from "layout.h" nogil:
         MAX_SLABS
         FAILURE_TEXT_BYTES
         REASON_TEXT_BYTES
+        PLACED_TEXT_BYTES
         QUARANTINE_ENTRIES
         TRACE_CELLS
         COST_CELLS
@@ -75,6 +76,8 @@ cdef extern from "layout.h" nogil:
         uint32_t apart
         uint64_t beat_ns
         char* reason
+        uint32_t placed_bytes
+        char* placed
 
     ctypedef struct CostCell:
         uint32_t rows

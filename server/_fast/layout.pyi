@@ -127,6 +127,11 @@ class Arena(Segment):
     def count_elements(self, given: int, run: int) -> None:
         """Adds to element_counts; for the executor."""
 
+    @property
+    def placed(self) -> str:
+        """Where the model runs, as server.models.assignment writes it; empty while its executor has not said so."""
+
+    def set_placed(self, text: str) -> None: ...
     def set_state(self, state: int, reason: str = "") -> None:
         """By the executor while it lives, by the supervisor otherwise."""
 

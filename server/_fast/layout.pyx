@@ -274,6 +274,19 @@ cdef class Arena(Segment):
         cdef uint32_t n = min(half_load(&self.view.lane.reason_bytes), <uint32_t>REASON_TEXT_BYTES)
         return self.view.lane.reason[:n].decode("utf-8", "replace")
 
+    @property
+    def placed(self):
+        """What set_placed was given, or nothing."""
+        cdef uint32_t n = min(half_load(&self.view.lane.placed_bytes), <uint32_t>PLACED_TEXT_BYTES)
+        return self.view.lane.placed[:n].decode("utf-8", "replace")
+
+    def set_placed(self, str text):
+        """Where the model runs (executor)."""
+        data = text.encode("utf-8", "replace")[:PLACED_TEXT_BYTES]
+        half_store(&self.view.lane.placed_bytes, 0)
+        memcpy(self.view.lane.placed, <const char*>data, len(data))
+        half_store(&self.view.lane.placed_bytes, len(data))
+
     def set_state(self, uint32_t state, str reason=""):
         """Written by the executor while it lives, by the supervisor otherwise."""
         text = reason.encode("utf-8", "replace")[:REASON_TEXT_BYTES]

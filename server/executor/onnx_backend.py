@@ -16,8 +16,12 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 from server._fast.string_tensor import assign, is_known_layout, pack
+from server.executor import providers
 from server.executor.backend import LoadError, ModelError, ProducedTensor, Run, TensorBuffer
 from server.models.model_config import DEFAULT_SESSION, SessionSettings
+from server.models.providers import CPU_PROVIDER, CUDA, OPENVINO, TENSORRT, of_device
+from server.option_values import AUTO
+from server.protocol.assignment import Assignment
 from server.protocol.datatypes import BY_CODE, BY_NAME
 
 #: Datatype code -> onnx.TensorProto.DataType, the number that IOBinding takes for every fixed-width type.
@@ -49,18 +53,28 @@ def client_text(error: BaseException) -> str:
 class OnnxBackend:
     """One InferenceSession; Run is thread-safe, so all instances of a process share it and its weights."""
 
-    def __init__(self, path: Path, *, intra_op_threads: int, settings: SessionSettings = DEFAULT_SESSION) -> None:
-        """Loads `path`. Raises LoadError. Threads never spin: an idle model costs nothing."""
+    def __init__(
+        self, path: Path, *, intra_op_threads: int, settings: SessionSettings = DEFAULT_SESSION, device: str = AUTO
+    ) -> None:
+        """Loads `path` on `device` (--device), unless its settings name providers. Raises LoadError. Threads never
+        spin: an idle model costs nothing.
+        """
         options = _session_options(settings)
         options.intra_op_num_threads = intra_op_threads
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         options.add_session_config_entry("session.set_denormal_as_zero", "0")
+        # By whom each node runs, once it is loaded.
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        self._choice = providers.choose(ort, settings.providers, device)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=_providers(settings))
+            self._session = _session(path, options, self._choice, intra_op_threads)
         except Exception as error:
             raise LoadError(client_text(error)) from error
+        providers.verify(self._choice, self._session.get_providers())
+        #: ONNX Runtime copies inputs to these devices when they are bound, not when the model runs.
+        self._binds_again = any(provider.name in (CUDA, TENSORRT) for provider in self._choice.wanted)
         self._raw: Any = self._session._sess
         self._run_options = ort.RunOptions()
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
@@ -68,9 +82,32 @@ class OnnxBackend:
 
     @property
     def device(self) -> str:
-        return "cpu"
+        return self.assignment.device
+
+    @property
+    def assignment(self) -> Assignment:
+        """Who runs how many nodes of the optimised graph."""
+        nodes: dict[str, int] = {}
+        for provider, _ in self.nodes():
+            nodes[provider] = nodes.get(provider, 0) + 1
+        return Assignment(providers.device_of(self._choice, nodes), nodes, self._choice.fallback)
+
+    def nodes(self) -> list[tuple[str, str]]:
+        """(execution provider, operator) of each node of the optimised graph; empty where ONNX Runtime does not say."""
+        if not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return []
+        return [
+            (group.ep_name, node.op_type)
+            for group in self._session.get_provider_graph_assignment_info()
+            for node in group.get_nodes()
+        ]
 
     def prepare(self, inputs: Sequence[TensorBuffer], outputs: Sequence[TensorBuffer]) -> Run:
+        if self._binds_again:
+            return lambda: self._bound(inputs, outputs)()
+        return self._bound(inputs, outputs)
+
+    def _bound(self, inputs: Sequence[TensorBuffer], outputs: Sequence[TensorBuffer]) -> Run:
         binding = self._session.io_binding()
         for tensor in inputs:
             self._bind_input(binding, tensor)
@@ -130,16 +167,26 @@ def _session_options(settings: SessionSettings) -> Any:
     return options
 
 
-def _providers(settings: SessionSettings) -> list[str]:
-    """What the model's operators are offered to, in order. Raises LoadError for one that is not installed."""
-    there = ort.get_available_providers()
-    for provider in settings.providers:
-        if provider not in there:
-            raise LoadError(
-                f"optimization.execution_accelerators: ONNX Runtime has no {provider} here, it has {', '.join(there)}; "
-                "install a build with it, or take the accelerator out of config.pbtxt"
-            )
-    return [*settings.providers, "CPUExecutionProvider"]
+def _session(path: Path, options: Any, choice: providers.Choice, threads: int) -> Any:
+    builtin = [
+        # OpenVINO has threads of its own.
+        (name, {"num_of_threads": str(threads), **given} if name == OPENVINO else given)
+        for name, given in choice.builtin
+    ]
+    if not choice.plugins:
+        return ort.InferenceSession(str(path), options, providers=[*builtin, CPU_PROVIDER])
+    for devices, given in choice.plugins:
+        options.add_provider_for_devices(devices, given)
+    return ort.InferenceSession(str(path), options)
+
+
+def device_problem(device: str) -> str:
+    """Why nothing can run on a device of --device; empty if nothing is known to be in the way."""
+    try:
+        providers.choose(ort, of_device(device), device)
+    except LoadError as error:
+        return str(error)
+    return ""
 
 
 def _produced(name: str, value: Any) -> ProducedTensor:

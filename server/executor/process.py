@@ -14,6 +14,7 @@ from server import log
 from server._fast.layout import Arena, Control
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 from server.models.shape_rules import NO_PADDING, Padding
+from server.protocol.assignment import Assignment, to_text
 
 #: The process ended because the model cannot be loaded: starting it again would not help.
 EXIT_LOAD_FAILED = 65
@@ -50,6 +51,8 @@ class ExecutorPlan(NamedTuple):
     #: Runs that config.pbtxt asks for before the model is ready.
     warm_ups: Sequence[WarmUp] = ()
     #: The first axis of every tensor counts rows, whether or not rows of different requests run together.
+    #: --device, for models whose configuration names no provider.
+    device: str = "auto"
     is_batched: bool = False
     #: Tensors that clients see in another shape: input -> the model's dims, output -> the clients'.
     reshaped: Mapping[str, tuple[int, ...]] = {}
@@ -101,6 +104,15 @@ def main(plan: ExecutorPlan) -> int:
     return 70
 
 
+def _tell_where(plan: ExecutorPlan, placed: Assignment) -> None:
+    """To the log, and to all processes through the arena."""
+    plan.arena.set_placed(to_text(placed))
+    named = {"model": plan.name, "version": plan.version}
+    log.info("model_placed", **named, device=placed.device, nodes=dict(placed.nodes))
+    if placed.fallback:
+        log.warning("device_fallback", f"the CPU runs it: {placed.fallback}", **named)
+
+
 def _ring(bell: int) -> None:
     os.eventfd_write(bell, 1)
 
@@ -118,7 +130,9 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
     from server.executor.shaped_runner import NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, ShapedRunner, try_rows
 
-    backend: Backend = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session)
+    loaded = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session, device=plan.device)
+    _tell_where(plan, loaded.assignment)
+    backend: Backend = loaded
     inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
     outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     rows_mode = plan.arena.rows_mode

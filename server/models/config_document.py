@@ -87,13 +87,13 @@ def text_of(version: ModelVersion, settings: LaneSettings) -> str:
         document["version_policy"] = _version_policy(config.version_policy)
     if rows:
         document["dynamic_batching"] = _dynamic_batching(config, settings, list(config.preferred_batch_sizes))
-    document["instance_group"] = [{"count": settings.instances, "kind": _Word("KIND_CPU")}]
+    document["instance_group"] = [{"count": settings.instances, "kind": _Word("KIND_AUTO")}]
     parameters = dict(config.parameters) | {"intra_op_thread_count": str(settings.intra_op_threads)}
     document["parameters"] = [
         {"key": key, "value": {"string_value": value}} for key, value in sorted(parameters.items())
     ]
     if config.session != DEFAULT_SESSION:
-        document["optimization"] = _optimization(config.session)
+        document["optimization"] = _for_accelerators(_optimization(config.session))
     document["model_warmup"] = [
         sample | {"inputs": [{"key": key, "value": value} for key, value in sample["inputs"].items()]}
         for sample in _warm_ups(config)
@@ -176,14 +176,27 @@ def _warm_ups(config: ModelConfig) -> list[dict[str, Any]]:
     ]
 
 
+def _for_accelerators(optimization: dict[str, Any]) -> dict[str, Any]:
+    """Maps as protobuf's text format has them."""
+    accelerators = {
+        kind: [
+            {"name": one["name"], "parameters": [{"key": k, "value": v} for k, v in one["parameters"].items()]}
+            for one in group
+        ]
+        for kind, group in optimization.get("execution_accelerators", {}).items()
+    }
+    return optimization | ({"execution_accelerators": accelerators} if accelerators else {})
+
+
 def _optimization(session: SessionSettings) -> dict[str, Any]:
     document: dict[str, Any] = {}
     if session.graph_level:
         document["graph"] = {"level": session.graph_level}
-    accelerators: dict[str, list[dict[str, str]]] = {}
+    accelerators: dict[str, list[dict[str, Any]]] = {}
     for provider in session.providers:
-        kind, name = _ACCELERATORS[provider]
-        accelerators.setdefault(f"{kind}_execution_accelerator", []).append({"name": name})
+        kind, name = _ACCELERATORS[provider.name]
+        entry = {"name": name, "parameters": dict(provider.options)}
+        accelerators.setdefault(f"{kind}_execution_accelerator", []).append(entry)
     if accelerators:
         document["execution_accelerators"] = accelerators
     return document

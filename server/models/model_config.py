@@ -15,6 +15,7 @@ from server.config import VersionPolicy
 from server.errors import ConfigurationError
 from server.models.config_fields import BY_PATH, PARAMETERS
 from server.models.config_text import line_of, lines_of
+from server.models.providers import CPU_ACCELERATORS, CUDA, GPU_ACCELERATORS, TENSORRT, Provider, of_accelerator
 from server.models.shape_rules import is_shape_rule
 from server.protocol import messages
 from server.protocol.datatypes import DATATYPES
@@ -35,10 +36,9 @@ _BY_CONFIG_NAME = {datatype.config: datatype.name for datatype in DATATYPES}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _PARSER_SAID = re.compile(r"(\d+):\d+ : (?:'.*?': )?(.*)", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r'.*no field named "(\w+)"', re.DOTALL)
-#: name of an accelerator -> execution provider
-_GPU_ACCELERATORS = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_CPU_ACCELERATORS = {"openvino": "OpenVINOExecutionProvider"}
 _GRAPH_LEVELS = (-1, 0, 1, 2)
+#: Options of the CUDA provider that Triton's ONNX Runtime backend takes as parameters of the model.
+_CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy")
 
 
 class ModelConfigError(ConfigurationError):
@@ -86,8 +86,8 @@ class SessionSettings:
     mem_arena: bool | None = None
     mem_pattern: bool | None = None
     graph_level: int = 0
-    #: Execution providers to have before the CPU.
-    providers: tuple[str, ...] = ()
+    #: Execution providers to have before the CPU; none: what the server's --device says.
+    providers: tuple[Provider, ...] = ()
     #: Entries of ONNX Runtime's session configuration, in pairs.
     entries: tuple[tuple[str, str], ...] = ()
 
@@ -104,6 +104,8 @@ class ModelConfig:
     outputs: tuple[TensorConfig, ...] = ()
     version_policy: VersionPolicy | None = None
     instances: int | None = None
+    #: KIND_CPU: whatever --device says.
+    on_cpu: bool = False
     max_queue_delay_us: int | None = None
     preferred_batch_sizes: tuple[int, ...] = ()
     preserve_ordering: bool = False
@@ -221,6 +223,7 @@ class _Parser:
                 intra_op_threads=self._whole(parameters, "intra_op_thread_count", 0, 1024) or None,
                 slo_p99_us=self._slo(parameters),
                 session=self._session(parameters),
+                on_cpu="KIND_CPU" in {self._enum_name(group, "kind") for group in message.instance_group},
                 warm_ups=tuple(self._warm_up(index) for index in range(len(message.model_warmup))),
                 parameters=tuple((key, value) for key, value in parameters.items() if key != "batching_reason"),
             ),
@@ -311,13 +314,22 @@ class _Parser:
         for index, group in enumerate(groups):
             place = f"instance_group[{index}]"
             kind = self._enum_name(group, "kind")
-            if kind not in ("KIND_AUTO", "KIND_CPU"):
+            if kind == "KIND_MODEL":
+                self._refuse(f"{place}.kind", "KIND_MODEL is not available: expected KIND_AUTO, KIND_CPU or KIND_GPU")
+            if kind == "KIND_GPU" and not group.gpus:
+                group.gpus.append(0)
+            if group.gpus and (kind == "KIND_CPU" or min(group.gpus) < 0):
                 self._refuse(
-                    f"{place}.kind", f"{kind} is not available: models run on the CPU here; write KIND_AUTO or KIND_CPU"
+                    f"{place}.gpus", f"expected none beside KIND_CPU, else numbers from 0, got {list(group.gpus)}"
                 )
             if group.count < 0:
                 self._refuse(f"{place}.count", f"expected at least 1, got {group.count}")
             count += group.count or 1
+        if len({tuple(group.gpus) for group in groups}) > 1 or any(len(group.gpus) > 1 for group in groups):
+            self._refuse(
+                "instance_group[0].gpus",
+                "expected the same GPU in every group: one process serves a model version, on one device",
+            )
         if count > MAX_INSTANCES:
             self._refuse("instance_group[0].count", f"expected at most {MAX_INSTANCES} in all groups, got {count}")
         return count or None
@@ -375,16 +387,20 @@ class _Parser:
         level = optimization.graph.level
         if level not in _GRAPH_LEVELS:
             self._refuse("optimization.graph.level", f"expected one of {_GRAPH_LEVELS}, got {level}")
-        providers = []
-        for kind, known in (("gpu", _GPU_ACCELERATORS), ("cpu", _CPU_ACCELERATORS)):
+        providers: list[Provider] = []
+        for kind, known in (("gpu", GPU_ACCELERATORS), ("cpu", CPU_ACCELERATORS)):
             accelerators = getattr(optimization.execution_accelerators, f"{kind}_execution_accelerator")
             for index, accelerator in enumerate(accelerators):
+                place = f"optimization.execution_accelerators.{kind}_execution_accelerator[{index}]"
                 if accelerator.name not in known:
-                    self._refuse(
-                        f"optimization.execution_accelerators.{kind}_execution_accelerator[{index}].name",
-                        f"expected one of {', '.join(known)}, got {accelerator.name!r}",
-                    )
-                providers.append(known[accelerator.name])
+                    self._refuse(f"{place}.name", f"expected one of {', '.join(known)}, got {accelerator.name!r}")
+                try:
+                    providers.append(of_accelerator(accelerator.name, accelerator.parameters))
+                except ValueError as error:
+                    self._refuse(f"{place}.parameters", str(error))
+        if any(group.gpus for group in self._message.instance_group) and not providers:
+            providers.append(Provider(CUDA))
+        providers = [self._on_gpu(provider, parameters) for provider in providers]
         entry = "session.use_device_allocator_for_initializers"
         is_parallel = bool(self._switch(parameters, "execution_mode"))
         inter_op_threads = self._whole(parameters, "inter_op_thread_count", 0, 1024)
@@ -395,9 +411,19 @@ class _Parser:
             mem_arena=self._switch(parameters, "enable_mem_arena"),
             mem_pattern=self._switch(parameters, "enable_mem_pattern"),
             graph_level=level,
-            providers=tuple(dict.fromkeys(providers)),
+            providers=tuple({provider.name: provider for provider in reversed(providers)}.values())[::-1],
             entries=() if use_device_allocator is None else ((entry, str(int(use_device_allocator))),),
         )
+
+    def _on_gpu(self, provider: Provider, parameters: dict[str, str]) -> Provider:
+        """The provider with the GPU that the instances name and the options that Triton has as parameters."""
+        if provider.name not in (CUDA, TENSORRT):
+            return provider
+        gpus = {gpu for group in self._message.instance_group for gpu in group.gpus}
+        options = {key: parameters[key] for key in _CUDA_PARAMETERS if key in parameters and provider.name == CUDA}
+        if gpus:
+            options["device_id"] = str(next(iter(gpus)))
+        return provider._replace(options=tuple(sorted({**options, **dict(provider.options)}.items())))
 
     def _warm_up(self, index: int) -> WarmUp:
         sample, place = self._message.model_warmup[index], f"model_warmup[{index}]"

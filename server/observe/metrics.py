@@ -165,6 +165,15 @@ def _models(page: _Page, named: Sequence[tuple[ServedModel, Labels, Block]]) -> 
     for model, labels, _ in named:
         page.sample("model_instances", labels, model.instances)
 
+    page.family("model_nodes", "gauge", "Nodes of the optimised graph, by the execution provider that runs them.")
+    for model, labels, _ in named:
+        placed = model.placed()
+        for provider, count in sorted(placed.nodes.items()):
+            page.sample("model_nodes", (*labels, ("device", placed.device), ("provider", provider)), count)
+    page.family("model_fallback", "gauge", "1 if the CPU runs what an accelerator was expected to run.")
+    for model, labels, _ in named:
+        page.sample("model_fallback", labels, int(bool(model.placed().fallback)))
+
 
 def _processes(page: _Page, snapshot: Snapshot) -> None:
     page.family("worker_restarts", "counter", "Processes started again, by role and cause.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from server.protocol.assignment import Assignment
+
 READY = "READY"
 LOADING = "LOADING"
 UNAVAILABLE = "UNAVAILABLE"
@@ -67,11 +69,11 @@ class ServedModel:
         "configured",
         "inputs",
         "instances",
-        "kind",
         "max_batch",
         "max_queue_delay_us",
         "name",
         "outputs",
+        "placed",
         "platform",
         "reason",
         "state",
@@ -93,7 +95,7 @@ class ServedModel:
         reason: Callable[[], str] = _no_reason,
         instances: int = 1,
         max_queue_delay_us: int = 0,
-        kind: str = "KIND_CPU",
+        placed: Callable[[], Assignment] = Assignment,
         configured: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
@@ -108,7 +110,7 @@ class ServedModel:
         self.reason = reason
         self.instances = instances
         self.max_queue_delay_us = max_queue_delay_us
-        self.kind = kind
+        self.placed = placed
         self.configured = configured or {}
 
 

@@ -144,12 +144,14 @@ def config_document(model: ServedModel) -> dict[str, object]:
             "default_priority_level": 0,
             "priority_queue_policy": {},
         }
+    kind, _, index = model.placed().device.partition(":")
+    is_gpu = kind in ("cuda", "tensorrt")
     document["instance_group"] = [
         {
             "name": model.name,
-            "kind": model.kind,
+            "kind": "KIND_GPU" if is_gpu else "KIND_CPU",
             "count": model.instances,
-            "gpus": [],
+            "gpus": [int(index)] if is_gpu else [],
             "secondary_devices": [],
             "profile": [],
             "passive": False,

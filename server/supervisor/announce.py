@@ -14,6 +14,7 @@ from server.demo import files as demo_files
 from server.models.onnx_file import TensorInfo
 from server.models.repository import ModelVersion
 from server.option_values import SAME
+from server.protocol.assignment import from_text
 from server.supervisor.banner import Address, Banner, BannerModel, Tensor, render
 from server.supervisor.lanes import Lane
 
@@ -36,11 +37,12 @@ def ready(
     ]
     banner = Banner(
         version=__version__,
-        runtime=f"onnxruntime {_runtime_version()} (CPU)",
+        runtime=f"onnxruntime {_runtime_version()}",
         models=tuple(models),
         addresses=addresses(config, ports),
         worker_count=config.workers,
         ready_s=(time.monotonic_ns() - started_ns) / 1e9,
+        notes=_fallbacks(lanes),
     )
     try:
         sys.stdout.write(render(banner, colour=sys.stdout.isatty()))
@@ -75,6 +77,7 @@ def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:
     return BannerModel(
         lane.name,
         lane.version,
+        device=from_text(lane.arena.placed).device,
         inputs=_tensors(lane.seen.inputs),
         outputs=_tensors(lane.seen.outputs),
         batched=lane.batched,
@@ -87,12 +90,18 @@ def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:
     )
 
 
+def _fallbacks(lanes: Sequence[Lane]) -> tuple[str, ...]:
+    """Why models run on the CPU that were expected elsewhere, each reason once."""
+    reasons = dict.fromkeys(from_text(lane.arena.placed).fallback for lane in lanes)
+    return tuple(f"the CPU runs models, not an accelerator: {reason}" for reason in reasons if reason)
+
+
 def _tensors(tensors: Sequence[TensorInfo]) -> tuple[Tensor, ...]:
     return tuple(Tensor(tensor.name, tensor.dtype, tuple(tensor.dims)) for tensor in tensors)
 
 
 def _runtime_version() -> str:
-    for name in ("onnxruntime", "onnxruntime-gpu"):
+    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"):
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

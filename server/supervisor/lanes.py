@@ -15,6 +15,7 @@ from server.models.config_document import configured, max_batch_size
 from server.models.lane_settings import LaneSettings, settings_of
 from server.models.onnx_file import TensorInfo
 from server.models.repository import ModelVersion
+from server.option_values import CPU
 from server.protocol.datatypes import BY_NAME
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def executor_plan(
     worker_bells: Sequence[int],
     supervisor_bell: int,
     lifeline: int,
+    device: str,
 ) -> ExecutorPlan:
     """What an executor needs of its lane. Runs in the executor."""
     from server.executor.process import ExecutorPlan, TensorPlan
@@ -173,6 +175,7 @@ def executor_plan(
         lifeline=lifeline,
         intra_op_threads=lane.settings.intra_op_threads,
         session=lane.found.config.session,
+        device=CPU if lane.found.config.on_cpu else device,
         warm_ups=lane.found.config.warm_ups,
         is_batched=max_batch_size(lane.found, lane.settings) > 0,
         reshaped=_reshaped(lane),

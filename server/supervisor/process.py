@@ -19,7 +19,8 @@ from server.demo import files as demo_files
 from server.errors import ConfigurationError
 from server.models.repository import ModelVersion, RepositoryError
 from server.models.sources import Repository
-from server.supervisor import announce
+from server.option_values import AUTO, CPU
+from server.supervisor import announce, trial
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
 from server.supervisor.lanes import Lane, executor_plan
@@ -33,6 +34,7 @@ from server.supervisor.workers import Workers
 
 EXIT_OK = 0
 EXIT_BAD_MODEL = 65
+EXIT_NO_DEVICE = 69
 EXIT_NO_MODEL = 66
 EXIT_INTERNAL = 70
 EXIT_OS_ERROR = 71
@@ -62,6 +64,11 @@ def run(config: ServeConfig) -> int:
     status = _look_at(config, found)
     if status != EXIT_OK:
         return status
+    if config.device not in (AUTO, CPU):
+        why = trial.device_problem(config.device)
+        if why:
+            print(f"error: --device {config.device} cannot be used: {why}", file=sys.stderr)
+            return EXIT_NO_DEVICE
     try:
         supervisor = Supervisor(config, repository, found, started_ns)
     except ConfigurationError as error:
@@ -222,6 +229,7 @@ class Supervisor:
         return executor_main(
             executor_plan(
                 lane,
+                device=self.config.device,
                 control=self.control,
                 worker_bells=self.worker_bells,
                 supervisor_bell=self.bell,

@@ -13,6 +13,7 @@ from server._fast.layout import Arena
 from server._fast.ring import Ring
 from server.channel import Document
 from server.config import ServeConfig
+from server.protocol.assignment import from_text
 from server.protocol.served import LOADING, READY, UNAVAILABLE, ServedModel, TensorInfo
 
 #: Index is the model state of the arena.
@@ -74,6 +75,7 @@ class Models:
             batching_reason=document["batching_reason"],
             state=lambda: _STATES[arena.model_state],
             reason=lambda: arena.model_reason,
+            placed=lambda: from_text(arena.placed),
             instances=document["instances"],
             max_queue_delay_us=document["max_queue_delay_us"],
             configured=document["configured"],

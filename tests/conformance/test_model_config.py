@@ -202,7 +202,7 @@ def test_what_cannot_be_followed_leaves_what_serves(explicit: Server) -> None:
 def test_a_provider_that_is_not_there_is_named(explicit: Server) -> None:
     accelerators = {"gpu_execution_accelerator": [{"name": "tensorrt"}]}
     status, text = load(explicit, {"optimization": {"execution_accelerators": accelerators}})
-    assert status == 400 and "ONNX Runtime has no TensorrtExecutionProvider here" in text
+    assert status == 400 and "expected: TensorrtExecutionProvider for tensorrt:0" in text
 
 
 def test_a_warm_up_that_fails_keeps_the_model_from_loading(tmp_path: Path) -> None:

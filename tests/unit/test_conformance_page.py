@@ -12,7 +12,7 @@ from tools import conformance
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Environments of Makefile's CLIENTS that hold data and no client.
-NO_CLIENTS = {"models", "tfsprotos"}
+NO_CLIENTS = {"models", "tfsprotos", "openvino", "openvinoplugin"}
 ROWS = conformance.read_rows()
 SUITES = tomllib.loads(conformance.EXTERNAL.read_text(encoding="utf-8"))["suite"]
 

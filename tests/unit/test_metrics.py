@@ -66,6 +66,8 @@ PROPOSED = {
     "headrace_executor_busy_seconds_total": "counter",
     "headrace_model_state": "gauge",
     "headrace_model_instances": "gauge",
+    "headrace_model_nodes": "gauge",
+    "headrace_model_fallback": "gauge",
     "headrace_worker_restarts_total": "counter",
     "headrace_connections": "gauge",
     "headrace_connections_accepted_total": "counter",

@@ -19,6 +19,7 @@ from server.models.model_config import (
     parse_document,
     parse_text,
 )
+from server.models.providers import Provider
 from server.protocol import messages
 from tools import model_config_page
 
@@ -47,7 +48,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
         "version_policy { specific { versions: [ 3, 1 ] } }",
         {"version_policy": VersionPolicy("specific", versions=(3, 1))},
     ),
-    ("instance_group [ { count: 2 kind: KIND_CPU }, { } ]", {"instances": 3}),
+    ("instance_group [ { count: 2 kind: KIND_CPU }, { } ]", {"instances": 3, "on_cpu": True}),
     (
         "dynamic_batching { preferred_batch_size: [ 8, 4 ] max_queue_delay_microseconds: 100 }",
         {"preferred_batch_sizes": (8, 4), "max_queue_delay_us": 100},
@@ -93,7 +94,7 @@ SESSIONS: list[tuple[str, str, Any]] = [
     (
         'optimization { execution_accelerators { cpu_execution_accelerator: [ { name: "openvino" } ] } }',
         "providers",
-        ("OpenVINOExecutionProvider",),
+        (Provider("OpenVINOExecutionProvider"),),
     ),
     (
         (
@@ -101,7 +102,20 @@ SESSIONS: list[tuple[str, str, Any]] = [
             'gpu_execution_accelerator { name: "cuda" } } }'
         ),
         "providers",
-        ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+        (Provider("TensorrtExecutionProvider"), Provider("CUDAExecutionProvider")),
+    ),
+    (
+        (
+            'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" '
+            'parameters { key: "precision_mode" value: "FP16" } } } } instance_group { kind: KIND_GPU gpus: [ 1 ] }'
+        ),
+        "providers",
+        (Provider("TensorrtExecutionProvider", (("device_id", "1"), ("trt_fp16_enable", "1"))),),
+    ),
+    (
+        'instance_group { kind: KIND_GPU } parameters { key: "gpu_mem_limit" value: { string_value: "1000" } }',
+        "providers",
+        (Provider("CUDAExecutionProvider", (("device_id", "0"), ("gpu_mem_limit", "1000"))),),
     ),
 ]
 
@@ -141,9 +155,10 @@ REFUSED = [
     ('output { name: "y" is_shape_tensor: true }', 1, "output[0].is_shape_tensor"),
     ('output { name: "y" label_filename: "../x" }', 1, "output[0].label_filename"),
     ("version_policy { specific { } }", 1, "version_policy.specific"),
-    ("instance_group [ { kind: KIND_CPU },\n {\n kind: KIND_GPU } ]", 3, "instance_group[1].kind"),
+    ("instance_group [ { kind: KIND_CPU },\n {\n kind: KIND_GPU } ]", 1, "instance_group[0].gpus"),
+    ("instance_group { kind: KIND_MODEL }", 1, "instance_group[0].kind"),
     ("instance_group { count: 33 }", 1, "instance_group[0].count"),
-    ("instance_group { gpus: [ 0 ] }", 1, "instance_group[0].gpus"),
+    ("instance_group { gpus: [ 0, 1 ] }", 1, "instance_group[0].gpus"),
     ("instance_group { passive: true }", 1, "instance_group[0].passive"),
     ("dynamic_batching {\n priority_levels: 2 }", 2, "dynamic_batching.priority_levels"),
     ("dynamic_batching { priority_queue_policy { key: 1 value { } } }", 1, "dynamic_batching.priority_queue_policy"),
@@ -166,13 +181,12 @@ REFUSED = [
     ),
     (
         (
-            'optimization { execution_accelerators { gpu_execution_accelerator { name: "cuda"\n'
-            ' parameters { key: "a" value: "b" } } } }'
+            'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt"\n'
+            ' parameters { key: "precision_mode" value: "b" } } } }'
         ),
         2,
         "optimization.execution_accelerators.gpu_execution_accelerator[0].parameters",
     ),
-    ('parameters {\n key: "gpu_mem_limit" value: { string_value: "1" } }', 1, "parameters{gpu_mem_limit}"),
     ('\nparameters { key: "execution_mode" value: { string_value: "2" } }', 2, "parameters{execution_mode}"),
     ('\nparameters { key: "slo_p99_ms" value: { string_value: "20ms" } }', 2, "parameters{slo_p99_ms}"),
     ('parameters { key: "slo_p99_ms" value: { string_value: "0" } }', 1, "parameters{slo_p99_ms}"),

@@ -1,0 +1,164 @@
+"""Which execution providers a session gets, and why one that was asked for cannot be had.
+
+ONNX Runtime falls back to the CPU with a line in its log when a provider's library cannot be loaded. Here that is an
+error with the name of what is missing, unless the user left the choice to the server. It takes the onnxruntime module
+as an argument: onnx_backend.py is the one place that imports it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from server.executor.backend import LoadError
+from server.models.providers import CPU_PROVIDER, CUDA, OPENVINO, TENSORRT, Provider, of_device
+from server.option_values import AUTO, STRICT
+
+#: Of the provider: its shared library beside ONNX Runtime's, the package that has it, and what else it needs.
+_LIBRARIES = {
+    CUDA: "libonnxruntime_providers_cuda.so",
+    TENSORRT: "libonnxruntime_providers_tensorrt.so",
+    OPENVINO: "libonnxruntime_providers_openvino.so",
+}
+_PACKAGES = {CUDA: "onnxruntime-gpu", TENSORRT: "onnxruntime-gpu", OPENVINO: "onnxruntime-ep-openvino"}
+#: The beginning of a library's name -> where it comes from.
+_SOURCES = (
+    ("libcuda.so", "the NVIDIA driver: install it on the host, and run containers with --gpus or the NVIDIA runtime"),
+    ("libcudnn", "cuDNN: pip install onnxruntime-gpu[cuda,cudnn], or the distribution's package of cuDNN 9"),
+    ("libcu", "the CUDA toolkit: pip install onnxruntime-gpu[cuda,cudnn], or the distribution's package"),
+    ("libnv", "TensorRT: pip install tensorrt, or the distribution's package"),
+    ("libopenvino", "OpenVINO: pip install onnxruntime-ep-openvino"),
+)
+_MISSING = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
+#: Whether this host has an NVIDIA GPU, whatever is installed.
+_GPU_SIGNS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
+#: Runs of equal size need no larger pool; out of memory then means that memory is out.
+_DEFAULT_OPTIONS = {CUDA: (("arena_extend_strategy", "kSameAsRequested"),)}
+
+
+class Choice(NamedTuple):
+    """What a session gets. builtin: for InferenceSession(providers=...); plugins: (devices, options) for
+    add_provider_for_devices; wanted: those that must run; fallback: why it is only the CPU although it might not be.
+    """
+
+    builtin: tuple[tuple[str, dict[str, str]], ...] = ()
+    plugins: tuple[tuple[Sequence[Any], dict[str, str]], ...] = ()
+    wanted: tuple[Provider, ...] = ()
+    fallback: str = ""
+
+
+def choose(ort: Any, configured: Sequence[Provider], device: str, signs: Iterable[Path] = _GPU_SIGNS) -> Choice:
+    """Providers of a model: what its configuration names, else what --device says. Raises LoadError."""
+    if configured or device not in (AUTO, STRICT):
+        return _all_of(ort, tuple(configured) or of_device(device))
+    gpu = of_device("cuda")
+    why = problem(ort, gpu[0])
+    if not why:
+        return _all_of(ort, gpu)
+    if device == STRICT:
+        raise LoadError(f"--device strict: no accelerator works here: {why}")
+    # Without a GPU, and without a build for one, the CPU is what everybody expects.
+    is_expected = CUDA not in ort.get_available_providers() and not any(sign.exists() for sign in signs)
+    return Choice(fallback="" if is_expected else why)
+
+
+def _all_of(ort: Any, providers: tuple[Provider, ...]) -> Choice:
+    builtin: list[tuple[str, dict[str, str]]] = []
+    plugins: list[tuple[Sequence[Any], dict[str, str]]] = []
+    for provider in providers:
+        why = problem(ort, provider)
+        if why:
+            raise LoadError(why)
+        options = {**dict(_DEFAULT_OPTIONS.get(provider.name, ())), **dict(provider.options)}
+        if provider.name in ort.get_available_providers():
+            builtin.append((provider.name, options))
+        else:
+            device_type = options.pop("device_type", "CPU")
+            plugins.append((_plugin_devices(ort, device_type), options))
+    return Choice(tuple(builtin), tuple(plugins), providers)
+
+
+def problem(ort: Any, provider: Provider) -> str:
+    """Why the provider cannot be had here, and what to do; empty if nothing is known to be in its way."""
+    there = ort.get_available_providers()
+    if provider.name not in there:
+        if provider.name == OPENVINO and _has_plugin():
+            return _plugin_problem(ort, dict(provider.options).get("device_type", "CPU"))
+        return (
+            f"expected: {provider.name} for {provider.device}; found: ONNX Runtime {ort.__version__} with "
+            f"{', '.join(there)}; fix: pip install {_PACKAGES[provider.name]}, or --device cpu"
+        )
+    folder = Path(ort.__file__).parent / "capi"
+    library = folder / _LIBRARIES[provider.name]
+    missing = missing_library(library) if library.exists() else ""
+    if not missing:
+        return ""
+    searched = [str(folder), *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")), "the system's libraries"]
+    source = next((text for start, text in _SOURCES if missing.startswith(start)), "the package that has it")
+    return (
+        f"expected: {missing} for {provider.device}; found: none in {', '.join(searched)}; fix: it is part of "
+        f"{source}; or --device cpu"
+    )
+
+
+def missing_library(library: Path) -> str:
+    """The name of the shared library that this one needs and that is nowhere; empty if it can be loaded.
+
+    A library that ONNX Runtime loads first, and that has symbols of this one, is not missing.
+    """
+    try:
+        ctypes.CDLL(str(library), mode=os.RTLD_LAZY | os.RTLD_LOCAL)
+    except OSError as error:
+        found = _MISSING.search(str(error))
+        return found[1] if found else ""
+    return ""
+
+
+def _has_plugin() -> bool:
+    return importlib.util.find_spec("onnxruntime_ep_openvino") is not None
+
+
+def _plugin_devices(ort: Any, device_type: str) -> list[Any]:
+    """The OpenVINO plug-in's devices of this type; it is registered by the first call."""
+    devices = [device for device in ort.get_ep_devices() if device.ep_name == OPENVINO]
+    if not devices:
+        plugin = importlib.import_module("onnxruntime_ep_openvino")
+        ort.register_execution_provider_library("openvino", plugin.get_library_path())
+        devices = [device for device in ort.get_ep_devices() if device.ep_name == OPENVINO]
+    return [device for device in devices if device.device.type.name == device_type.partition(".")[0]][:1]
+
+
+def _plugin_problem(ort: Any, device_type: str) -> str:
+    try:
+        if _plugin_devices(ort, device_type):
+            return ""
+    except Exception as error:
+        return f"expected: OpenVINO's plug-in; found: {error}; fix: pip install --force-reinstall {_PACKAGES[OPENVINO]}"
+    return (
+        f"expected: a device of OpenVINO's plug-in for openvino:{device_type}; found: none, it offers Intel's devices "
+        "only; fix: the package onnxruntime-openvino in place of onnxruntime runs on any x86-64 processor, or "
+        "--device cpu"
+    )
+
+
+def verify(choice: Choice, running: Sequence[str]) -> None:
+    """Raises LoadError if the session does without a provider that it was to have."""
+    for provider in choice.wanted:
+        if provider.name not in running:
+            raise LoadError(
+                f"expected: {provider.name} for {provider.device}; found: a session with {', '.join(running)}; fix: "
+                "the reason is in ONNX Runtime's lines on stderr; or --device cpu"
+            )
+
+
+def device_of(choice: Choice, nodes: dict[str, int]) -> str:
+    """What runs the model, for people. nodes: of the graph, by provider, if that is known."""
+    for provider in choice.wanted:
+        if not nodes or provider.name in nodes:
+            return provider.device
+    return CPU_PROVIDER.removesuffix("ExecutionProvider").lower()

@@ -1,0 +1,144 @@
+"""What runs a model: chosen by --device and by its configuration, shown wherever a model is shown, refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import clients
+from tests.support.exposition import parse
+from tests.support.onnx_writer import Graph
+from tests.support.server import Server, executable, running, running_command
+
+pytestmark = pytest.mark.slow
+
+DIGITS = Path("server/demo/digits/1/model.onnx").resolve()
+ROOT = Path(__file__).resolve().parents[2]
+OPENVINO = "OpenVINOExecutionProvider"
+ANY_PORT = ("--http-port", "0", "--metrics-port", "0")
+ROWS = [[float((row * 7 + column) % 17) for column in range(64)] for row in range(9)]
+
+
+def serve(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`headrace serve` that is expected to end by itself."""
+    return subprocess.run(
+        [*executable(), "serve", *arguments, *ANY_PORT],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def probabilities(server: Server, rows: list[list[float]]) -> list[float]:
+    value = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [len(rows), 64], "data": rows}]}
+    answer = server.post("/v2/models/digits/infer", value)
+    assert answer.status == 200, answer.body
+    return list(json.loads(answer.body)["outputs"][0]["data"])
+
+
+def nodes(server: Server, model: str) -> dict[tuple[str, str], float]:
+    """(device, provider) -> nodes, of headrace_model_nodes."""
+    families = parse(server.get("/metrics", port=server.metrics_port).body)
+    found = [(dict(labels), value) for (_, labels), value in families["headrace_model_nodes"].samples.items()]
+    return {(of["device"], of["provider"]): value for of, value in found if of["model"] == model}
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "tensorrt", "strict"])
+def test_a_device_that_is_not_there_ends_the_server(device: str) -> None:
+    done = serve("--device", device)
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert done.stderr.startswith(f"error: --device {device} cannot be used: "), done.stderr
+    assert "expected: " in done.stderr and "fix: " in done.stderr and "--device cpu" in done.stderr
+
+
+def test_an_unknown_device_is_a_usage_error() -> None:
+    done = serve("--device", "gpu")
+    assert done.returncode == os.EX_USAGE and "expected auto, strict, cpu, cuda" in done.stderr
+
+
+def test_the_cpu_is_shown_as_what_runs_the_model() -> None:
+    with running("--workers", "1", "--device", "cpu") as server:
+        found = nodes(server, "digits")
+        assert list(found) == [("cpu", "CPUExecutionProvider")] and found["cpu", "CPUExecutionProvider"] > 3
+        assert json.loads(server.get("/v2/models/digits/config").body)["instance_group"][0]["kind"] == "KIND_CPU"
+        server.wait_log('"event":"model_placed"')
+
+
+def test_explain_says_who_runs_each_node(tmp_path: Path) -> None:
+    done = subprocess.run([*executable(), "explain", DIGITS], capture_output=True, text=True, timeout=60, check=True)
+    assert "# device: cpu, " in done.stdout
+    assert "on CPUExecutionProvider: Gemm x2, " in done.stdout
+    broken = tmp_path / "broken.onnx"
+    graph = Graph("unknown")
+    graph.input("x", "FP32", [-1, 2])
+    graph.node("NoSuchOperator", ["x"], ["y"])
+    graph.output("y", "FP32", [-1, 2])
+    broken.write_bytes(graph.model())
+    done = subprocess.run([*executable(), "explain", broken], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == os.EX_UNAVAILABLE and "cannot be loaded: " in done.stderr
+    plain = subprocess.run(
+        [*executable(), "explain", "--no-load", broken], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "# device: auto, " in plain.stdout and "nodes:" not in plain.stdout
+
+
+def test_openvino_runs_models_and_answers_as_the_cpu_does(tmp_path: Path) -> None:
+    """With the ONNX Runtime that has it built in, by the server's word and by a model's own."""
+    python = clients.python("openvino")
+    repository = tmp_path / "models"
+    for name, config in (("digits", ""), ("own", '{ name: "openvino" }')):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "1" / "model.onnx").write_bytes(DIGITS.read_bytes())
+        if config:
+            (repository / name / "config.pbtxt").write_text(
+                f"optimization {{ execution_accelerators {{ cpu_execution_accelerator {config} }} }}\n"
+            )
+    environment = {"PYTHONPATH": str(ROOT)}
+
+    def start(device: str) -> list[str]:
+        return [python, "-m", "server", "serve", str(repository), "--device", device, *ANY_PORT]
+
+    with running_command(tmp_path, *start("cpu"), environment=environment) as server:
+        assert list(nodes(server, "digits")) == [("cpu", "CPUExecutionProvider")]
+        assert list(nodes(server, "own")) == [("openvino:CPU", OPENVINO)]
+        expected = probabilities(server, ROWS)
+    with running_command(tmp_path, *start("openvino"), environment=environment) as server:
+        assert list(nodes(server, "digits")) == [("openvino:CPU", OPENVINO)]
+        assert probabilities(server, ROWS) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        # Memory is bound once for each batch size and filled again and again.
+        for row in range(len(ROWS)):
+            assert probabilities(server, [ROWS[row]]) == pytest.approx(
+                expected[10 * row : 10 * row + 10], rel=1e-3, abs=1e-6
+            )
+        assert "openvino:CPU" in server.output()
+    explained = subprocess.run(
+        [python, "-m", "server", "explain", DIGITS],
+        env={**os.environ, **environment, "HEADRACE_DEVICE": "openvino"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert f"nodes: 8 of 8 on {OPENVINO}" in explained.stdout
+
+
+def test_openvinos_plug_in_serves_on_intels_processors_and_says_so_elsewhere(tmp_path: Path) -> None:
+    if "HEADRACE_EXECUTABLE" in os.environ:
+        pytest.skip("about the plug-in in an environment: the executable has none")
+    folder = clients.package_file("openvinoplugin", "onnxruntime_ep_openvino/__init__.py").parents[1]
+    environment = {"PYTHONPATH": f"{ROOT}:{folder}"}
+    if "GenuineIntel" in Path("/proc/cpuinfo").read_text():
+        command = [sys.executable, "-m", "server", "serve", str(DIGITS), "--device", "openvino", *ANY_PORT]
+        with running_command(tmp_path, *command, environment=environment) as server:
+            assert ("openvino:CPU", OPENVINO) in nodes(server, "model")
+    else:
+        done = serve("--device", "openvino", environment=environment)
+        assert done.returncode == os.EX_UNAVAILABLE
+        assert "found: none, it offers Intel's devices only" in done.stderr

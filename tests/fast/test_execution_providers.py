@@ -1,0 +1,158 @@
+"""Which execution providers a session gets: the rule, with stand-ins for ONNX Runtime and its libraries."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from server.executor import providers
+from server.executor.backend import LoadError
+from server.models.providers import CUDA, OPENVINO, TENSORRT, Provider, of_accelerator, of_device
+from server.option_values import device
+from server.protocol.assignment import MAX_BYTES, Assignment, from_text, to_text
+
+
+def runtime(*there: str, folder: Path = Path("/nowhere")) -> Any:
+    """What the rule looks at of the onnxruntime module."""
+    return SimpleNamespace(
+        __version__="1.32.0",
+        __file__=str(folder / "__init__.py"),
+        get_available_providers=lambda: [*there, "CPUExecutionProvider"],
+        get_ep_devices=list,
+    )
+
+
+def library(folder: Path, name: str, needs: str | None = None) -> Path:
+    """A shared library; `needs` is one that it is linked to and that is nowhere."""
+    (folder / "capi").mkdir(exist_ok=True)
+    made = folder / "capi" / name
+    link = []
+    if needs is not None:
+        stub = folder / "stub" / needs
+        stub.parent.mkdir(exist_ok=True)
+        subprocess.run(["cc", "-shared", "-x", "c", "/dev/null", "-o", stub, f"-Wl,-soname,{needs}"], check=True)
+        link = ["-Wl,--no-as-needed", f"-L{stub.parent}", f"-l:{needs}"]
+    subprocess.run(["cc", "-shared", "-x", "c", "/dev/null", "-x", "none", "-o", made, *link], check=True)
+    for path in (folder / "stub").glob("*"):
+        path.unlink()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("missing", "where_from"),
+    [
+        ("libcudnn.so.9", "cuDNN: pip install onnxruntime-gpu[cuda,cudnn]"),
+        ("libcublasLt.so.12", "the CUDA toolkit"),
+        ("libcuda.so.1", "the NVIDIA driver"),
+        ("libsomething.so.3", "the package that has it"),
+    ],
+)
+def test_a_provider_whose_library_lacks_another_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, where_from: str
+) -> None:
+    # Of a name that no machine has, and that begins as the real one.
+    stem, _, version = missing.rpartition(".")
+    name = f"{stem}.{version}7777"
+    library(tmp_path, "libonnxruntime_providers_cuda.so", name)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/cuda/lib")
+    ort = runtime(CUDA, folder=tmp_path)
+    with pytest.raises(LoadError) as refused:
+        providers.choose(ort, (), "cuda")
+    text = str(refused.value)
+    assert text.startswith(f"expected: {name} for cuda:0; found: none in {tmp_path / 'capi'}, /opt/cuda/lib")
+    assert f"fix: it is part of {where_from}" in text and "--device cpu" in text
+
+
+def test_auto_falls_back_and_says_why_and_strict_does_not(tmp_path: Path) -> None:
+    library(tmp_path, "libonnxruntime_providers_cuda.so", "libcudnn.so.9999")
+    ort = runtime(CUDA, folder=tmp_path)
+    choice = providers.choose(ort, (), "auto")
+    assert choice.builtin == () and "libcudnn.so.9999" in choice.fallback
+    with pytest.raises(LoadError, match=r"--device strict: no accelerator works here: .*libcudnn.so.9999"):
+        providers.choose(ort, (), "strict")
+
+
+def test_auto_takes_what_works_and_is_silent_where_nothing_was_to_be_expected(tmp_path: Path) -> None:
+    library(tmp_path, "libonnxruntime_providers_cuda.so")
+    choice = providers.choose(runtime(CUDA, folder=tmp_path), (), "auto")
+    assert choice.builtin == ((CUDA, {"arena_extend_strategy": "kSameAsRequested", "device_id": "0"}),)
+    assert [provider.device for provider in choice.wanted] == ["cuda:0"]
+    assert providers.choose(runtime(), (), "auto", signs=()) == providers.Choice()
+    with_gpu = providers.choose(runtime(), (), "auto", signs=(tmp_path,))
+    assert "pip install onnxruntime-gpu" in with_gpu.fallback, "a GPU is here that nothing can use"
+
+
+def test_a_configured_provider_goes_before_the_servers_device() -> None:
+    configured = (of_accelerator("openvino", {"precision": "FP32"}),)
+    ort = runtime(OPENVINO, CUDA)
+    assert providers.choose(ort, configured, "cuda").builtin == ((OPENVINO, {"precision": "FP32"}),)
+
+
+def test_what_is_not_in_the_build_is_named() -> None:
+    with pytest.raises(LoadError) as refused:
+        providers.choose(runtime("AzureExecutionProvider"), (), "tensorrt:1")
+    assert str(refused.value) == (
+        f"expected: {TENSORRT} for tensorrt:1; found: ONNX Runtime 1.32.0 with AzureExecutionProvider, "
+        "CPUExecutionProvider; fix: pip install onnxruntime-gpu, or --device cpu"
+    )
+
+
+def test_a_session_that_does_without_is_refused() -> None:
+    choice = providers.Choice(wanted=of_device("cuda:2"))
+    providers.verify(choice, [CUDA, "CPUExecutionProvider"])
+    with pytest.raises(LoadError, match=r"expected: CUDAExecutionProvider for cuda:2; found: a session with CPUEx"):
+        providers.verify(choice, ["CPUExecutionProvider"])
+
+
+def test_the_device_is_who_runs_nodes() -> None:
+    choice = providers.Choice(wanted=of_device("tensorrt"))
+    assert providers.device_of(choice, {TENSORRT: 1, "CPUExecutionProvider": 3}) == "tensorrt:0"
+    assert providers.device_of(choice, {CUDA: 4}) == "cuda:0"
+    assert providers.device_of(choice, {"CPUExecutionProvider": 4}) == "cpu"
+    assert providers.device_of(choice, {}) == "tensorrt:0", "the build does not say"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cpu", []),
+        ("cuda", ["cuda:0"]),
+        ("cuda:3", ["cuda:3"]),
+        ("tensorrt:1", ["tensorrt:1", "cuda:1"]),
+        ("openvino", ["openvino:CPU"]),
+        ("openvino:GPU", ["openvino:GPU"]),
+    ],
+)
+def test_devices(text: str, expected: list[str]) -> None:
+    assert [provider.device for provider in of_device(device(text))] == expected
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "openvino:TPU", "CPU", "auto:1"])
+def test_other_devices_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected auto, strict, cpu, cuda"):
+        device(text)
+
+
+def test_tensorrt_has_tritons_names() -> None:
+    given = {"precision_mode": "fp16", "max_workspace_size_bytes": "1024", "trt_engine_cache_enable": "1"}
+    options = {"trt_engine_cache_enable": "1", "trt_fp16_enable": "1", "trt_max_workspace_size": "1024"}
+    assert dict(of_accelerator("tensorrt", given).options) == options
+    with pytest.raises(ValueError, match="precision_mode: expected FP32, FP16, INT8, got 'FP8'"):
+        of_accelerator("tensorrt", {"precision_mode": "FP8"})
+
+
+def test_an_assignment_fits_whatever_it_says() -> None:
+    assert from_text("") == Assignment()
+    placed = Assignment("cuda:0", {CUDA: 12, "CPUExecutionProvider": 3}, "why")
+    assert from_text(to_text(placed)) == placed
+    long = Assignment("cpu", {f"Provider{number}" * 5: number for number in range(50)}, "ü" * 1000)
+    assert len(to_text(long).encode()) <= MAX_BYTES and from_text(to_text(long)).device == "cpu"
+
+
+def test_a_provider_is_a_name_and_options() -> None:
+    assert Provider(OPENVINO, (("device_type", "NPU"),)).device == "openvino:NPU"
+    assert Provider("CPUExecutionProvider").device == "cpu"
