@@ -35,6 +35,8 @@ class Arena(Segment):
     shaped: bool
     #: shaped mode, set by the executor: requests are run one at a time, since the outputs do not follow the batch axis
     apart: bool
+    #: the latency that 99 of 100 requests shall keep, 0 for none
+    slo_ns: int
     instance_count: int
     owner_count: int
     #: 0 loading, 1 ready, 2 restarting, 3 failed

@@ -247,6 +247,11 @@ cdef class Arena(Segment):
         return self.view.mode == MODE_SHAPED
 
     @property
+    def slo_ns(self):
+        """The lane's latency target, 0 for none."""
+        return self.view.cost.slo_ns
+
+    @property
     def instance_count(self):
         return self.view.header.instance_count
 

@@ -54,6 +54,14 @@ def warm_up_rows(
             # It shows nothing of how much they differ.
             deviation_ns = middle_ns // 8
         cost_table.learn(arena, rows, middle_ns, deviation_ns, len(times_ns), clock())
+    if 0 < arena.slo_ns < cost_table.of(arena, 1):
+        log.warning(
+            "slo_out_of_reach",
+            "one row alone takes longer than the latency target: expected a larger target or a faster model",
+            model=name,
+            slo_ms=arena.slo_ns / 1e6,
+            row_ms=round(cost_table.of(arena, 1) / 1e6, 3),
+        )
 
 
 def _times_ns(run: Run, until_ns: int, clock: Callable[[], int]) -> list[int]:

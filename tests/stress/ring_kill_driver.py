@@ -199,6 +199,7 @@ def executor_step(board: Board, instance: int, chance: random.Random) -> bool:
     if batch is None:
         return False
     parent = os.getppid()
+    batch["row_limit"] = chance.choice([0, 0, 0, 1, 2])
     while (taken := ring.take(instance, batch, 0, chance.random() < 0.1)) is None:
         if board.stop or os.getppid() != parent:
             return False

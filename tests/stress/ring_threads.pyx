@@ -372,6 +372,8 @@ cdef class InstanceBody:
                 continue
             since_ns = 0
             self.tally.operations += 1
+            if random_next(&self.seed) % 4 == 0:
+                batch.row_limit = 1 + random_next(&self.seed) % 4
             while ring_take(v, self.instance, 2, random_next(&self.seed) % 4 == 0, &batch) == RING_UNPUBLISHED:
                 if self.crowd.idle(&since_ns):
                     return True
