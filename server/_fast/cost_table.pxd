@@ -48,7 +48,7 @@ cdef inline uint64_t cost_estimate(ArenaView* v, uint64_t rows, bint upper) noex
 
 
 cdef inline bint cost_is_known(ArenaView* v) noexcept nogil:
-    """Whether anything has run since the executor started."""
+    """Whether anything has run; what an executor learnt its successor knows."""
     return relaxed_load(&v.cost.run_count) != 0
 
 
@@ -100,7 +100,6 @@ cdef inline double cost_rate(ArenaView* v) noexcept nogil:
 
 
 # executor
-cdef void cost_reset(ArenaView* v) noexcept nogil
 cdef int cost_learn(ArenaView* v, uint32_t rows, uint64_t ns, uint64_t deviation_ns, uint32_t count,
                     uint64_t now_ns) noexcept nogil
 cdef void cost_add(ArenaView* v, uint32_t rows, uint64_t ns, uint64_t now_ns) noexcept nogil

@@ -2,9 +2,6 @@
 
 from server._fast.layout import Arena
 
-def reset(arena: Arena) -> None:
-    """Forgets everything; an executor does so when it begins."""
-
 def learn(arena: Arena, rows: int, ns: int, deviation_ns: int, count: int, now_ns: int) -> None:
     """What the warm-up measured in `count` runs. ValueError for a size that is not one of sizes()."""
 

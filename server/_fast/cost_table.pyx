@@ -39,15 +39,6 @@ cdef inline uint64_t clamped(uint64_t value, uint64_t low, uint64_t high) noexce
     return low if value < low else (high if value > high else value)
 
 
-cdef void cost_reset(ArenaView* v) noexcept nogil:
-    """Forgets everything; an executor does so when it begins."""
-    cdef uint32_t k
-    relaxed_store(&v.cost.run_count, 0)
-    relaxed_store(&v.cost.drift, COST_DRIFT_ONE)
-    for k in range(v.cost.cell_count):
-        relaxed_store_half(&v.cost.cells[k].count, 0)
-
-
 cdef int cost_learn(ArenaView* v, uint32_t rows, uint64_t ns, uint64_t deviation_ns, uint32_t count,
                     uint64_t now_ns) noexcept nogil:
     """What the warm-up measured, in `count` runs, for a size that has a cell: 0, or -1 for a size that has none."""
@@ -61,6 +52,7 @@ cdef int cost_learn(ArenaView* v, uint32_t rows, uint64_t ns, uint64_t deviation
     relaxed_store(&cell.deviation_ns, min(deviation_ns, MAX_NS))
     relaxed_store(&cell.updated_ns, now_ns)
     relaxed_store_half(&cell.count, count)
+    relaxed_store(&t.drift, COST_DRIFT_ONE)
     guess_all(t)
     shared_add(&t.run_count, count)
     return 0
@@ -178,10 +170,6 @@ cdef void cost_add(ArenaView* v, uint32_t rows, uint64_t ns, uint64_t now_ns) no
     elif &t.cells[swept] != cell:
         refresh(t, swept, now_ns)
     shared_add(&t.run_count, 1)
-
-
-def reset(Arena arena not None):
-    cost_reset(&arena.view)
 
 
 def learn(Arena arena not None, uint32_t rows, uint64_t ns, uint64_t deviation_ns, uint32_t count, uint64_t now_ns):

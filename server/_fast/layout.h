@@ -118,7 +118,7 @@ typedef struct {
 typedef struct {
     uint32_t cell_count; /* written once */
     uint8_t pad0[4];
-    uint64_t run_count; /* runs since it was reset; 0: nothing is known */
+    uint64_t run_count; /* 0: nothing is known */
     uint64_t drift;     /* what runs take now / base_ns, in 1/COST_DRIFT_ONE */
     uint64_t slo_ns;    /* the lane's latency target, 0 for none; written once */
     uint8_t pad1[32];

@@ -105,13 +105,6 @@ class CostTable:
 
     # -- learning
 
-    def reset(self) -> None:
-        """Forgets everything."""
-        self.run_count = 0
-        self.drift = DRIFT_ONE
-        for cell in self.cells:
-            cell.count = 0
-
     def learn(self, rows: int, ns: int, deviation_ns: int, count: int, now_ns: int) -> None:
         """What the warm-up measured in `count` runs of a size that has a cell; ValueError for another."""
         if count < 1 or rows not in (cell.rows for cell in self.cells):
@@ -121,6 +114,7 @@ class CostTable:
         cell.deviation_ns = min(deviation_ns, MAX_NS)
         cell.updated_ns = now_ns
         cell.count = count
+        self.drift = DRIFT_ONE
         self._guess_all()
         self.run_count += count
 

@@ -119,7 +119,6 @@ def _ring(bell: int) -> None:
 
 def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     """The serve functions of the instances, model loaded and warm. Raises LoadError."""
-    from server._fast import cost_table
     from server._fast.lane_executor import LaneExecutor
     from server.executor.backend import Backend, ModelError
     from server.executor.configured_warm_up import run_warm_ups
@@ -136,7 +135,6 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
     outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     rows_mode = plan.arena.rows_mode
-    cost_table.reset(plan.arena)
     if rows_mode:
         warm_up_rows(backend, plan.arena, inputs, outputs, plan.name)
     if plan.arena.shaped:

@@ -43,7 +43,6 @@ DURATIONS_NS = st.one_of(
 STEPS = st.one_of(
     st.tuples(st.just("add"), st.integers(0, 5000), DURATIONS_NS, st.integers(0, 3 * 10**9)),
     st.tuples(st.just("learn"), st.integers(0, 12), DURATIONS_NS, st.integers(1, 9)),
-    st.tuples(st.just("reset"), st.just(0), st.just(0), st.just(0)),
 )
 
 
@@ -53,10 +52,7 @@ def test_it_keeps_the_numbers_of_the_reference(capacity: int, steps: list[tuple[
     arena, table, now_ns = make_arena(capacity), CostTable(capacity), 10**9
     assert cost_table.sizes(arena) == [cell.rows for cell in table.cells]
     for what, number, ns, extra in steps:
-        if what == "reset":
-            cost_table.reset(arena)
-            table.reset()
-        elif what == "learn":
+        if what == "learn":
             rows = table.cells[number % len(table.cells)].rows
             for one in (cost_table.learn, lambda _, *given: table.learn(*given)):
                 one(arena, rows, ns, ns // 10, extra, now_ns)
