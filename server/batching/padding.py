@@ -1,11 +1,11 @@
 """What padding costs and when it pays: pure functions, no clock, no I/O.
 
 The rule in words. A length goes up to the next multiple that the configuration gives, so near lengths wait in one
-slab. A request finds no open slab of its own shape, but one for longer rows: it joins that one if the elements which it
-wastes there cost no more than the run that it saves; of several it takes the one that wastes least. What a run costs
-before its first element, in elements, is learnt from the runs (RunCost); before that is known nothing joins.
-When a batch runs, its rows are only as long as the longest of them needs: to the next multiple where lengths differ,
-and exactly as they came where all are equal, unless the model itself needs the multiple.
+slab: it is where they meet. A request finds no open slab of its own shape, but one for longer rows: it joins that one
+if the elements which it wastes there cost no more than the run that it saves; of several it takes the one that wastes
+least. When the slab's turn comes, its requests are run in as many runs as cost least together, each as long as its
+longest row, so rows are padded only where a run more would cost more. What a run costs before its first element, in
+elements, is learnt from the runs (RunCost); before that is known only equal lengths run together.
 
 `waste` and `best` are the reference for shapes_waste and join_longer in server/_fast.
 """
@@ -13,11 +13,16 @@ and exactly as they came where all are equal, unless the model itself needs the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 #: dims of one row of each input, without the batch axis.
 RowDims = tuple[tuple[int, ...], ...]
+#: Of one request: the length of each group of padded axes.
+Lengths = tuple[int, ...]
+#: Of so many different lengths at most the best way is sought at once.
+MOST_LENGTHS = 48
 #: A bucket's best time is forgotten by this part at each of its runs: a machine does not stay as it was.
 FORGETTING = 1.02
 MOST_OVERHEAD_ELEMENTS = 1 << 40
@@ -66,12 +71,52 @@ def best(
     return None if found is None else found[1]
 
 
-def run_length(lengths: Sequence[int], multiple: int, longest: int, *, may_be_exact: bool) -> int:
-    """The length that rows which came with these lengths run with."""
-    most = max(lengths)
-    if may_be_exact and min(lengths) == most:
-        return most
-    return rounded(most, multiple, longest)
+def cheapest_runs(
+    requests: Sequence[tuple[Lengths, int]], row_elements: Callable[[Lengths], int], overhead_elements: int
+) -> list[list[int]]:
+    """Which requests, of these lengths and rows, run together so that all runs cost least: their indexes.
+
+    row_elements: of a row with such lengths. Exact for one length in a request (what is sorted by length is cut into
+    runs), near to it for several. O(distinct lengths squared), in pieces of MOST_LENGTHS.
+    """
+    alike: dict[Lengths, list[int]] = {}
+    for index, (lengths, _) in enumerate(requests):
+        alike.setdefault(lengths, []).append(index)
+    if len(alike) == 1 or not overhead_elements:
+        return list(alike.values())
+    ordered = sorted(alike, key=lambda lengths: (row_elements(lengths), lengths))
+    rows = [sum(requests[index][1] for index in alike[lengths]) for lengths in ordered]
+    runs: list[list[int]] = []
+    for start in range(0, len(ordered), MOST_LENGTHS):
+        piece = ordered[start : start + MOST_LENGTHS]
+        for first, end in _cut(piece, rows[start : start + MOST_LENGTHS], row_elements, overhead_elements):
+            runs.append(sorted(index for lengths in piece[first:end] for index in alike[lengths]))
+    return runs
+
+
+def _cut(
+    ordered: Sequence[Lengths], rows: Sequence[int], row_elements: Callable[[Lengths], int], overhead_elements: int
+) -> list[tuple[int, int]]:
+    """Where a sorted sequence is cut into runs [first, end) that cost least."""
+    #: of the first `end`: the least cost, and where the last run begins
+    least: list[tuple[int, int]] = [(0, 0)]
+    for end in range(1, len(ordered) + 1):
+        longest, count, found = ordered[end - 1], 0, (math.inf, 0)
+        size = row_elements(longest)
+        for first in range(end - 1, -1, -1):
+            count += rows[first]
+            if len(longest) > 1 and any(map(operator.gt, ordered[first], longest)):
+                longest = tuple(map(max, ordered[first], longest))
+                size = row_elements(longest)
+            cost = least[first][0] + overhead_elements + count * size
+            if cost < found[0]:
+                found = cost, first
+        least.append((int(found[0]), found[1]))
+    runs, end = [], len(ordered)
+    while end:
+        runs.append((least[end][1], end))
+        end = least[end][1]
+    return runs[::-1]
 
 
 class RunCost:

@@ -1,6 +1,6 @@
-"""Runs the batches of a lane whose rows are padded: as long as their longest needs, outputs cut back for each request.
+"""Runs the batches of a lane whose rows are padded: in runs of near lengths, outputs cut back for each request.
 
-What is padded and cut is server.models.shape_rules' Padding, how long a batch runs and what its cost teaches
+What is padded and cut is server.models.shape_rules' Padding, what runs together and what the runs teach
 server.batching.padding's rule. Workers have written the padding; rows that run shorter than they lie are copied.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from server._fast.lane_executor import LaneExecutor
 from server._fast.layout import Arena
-from server.batching.padding import RunCost, run_length
+from server.batching.padding import MOST_OVERHEAD_ELEMENTS, RunCost, cheapest_runs, rounded
 from server.executor.backend import Backend, ModelError, ProducedTensor, TensorBuffer
 from server.executor.runner import TensorSpec
 from server.executor.shaped_runner import Request, ShapedRunner
@@ -49,20 +49,35 @@ class PaddedRunner(ShapedRunner):
         """To be called before serve()."""
         self._padding = padding
         self._cost = cost
+        self._may_be_exact = all(pad.may_be_exact for pad in padding.pads)
+        self._always_together = any(pad.always_together for pad in padding.pads)
         self._run_count = 0
         #: Of the batch that runs: the length of each group.
-        self._lengths: list[int] = []
+        self._lengths: Sequence[int] = []
         self._began_ns = 0
+
+    def _run(self, slab: int, requests: Sequence[Request]) -> None:
+        lengths = [(self._lengths_of(slab, request), request[1]) for request in requests]
+        shapes = [self._arena.shape(slab, index)[2] for index in range(len(self._inputs))]
+        overhead = MOST_OVERHEAD_ELEMENTS if self._always_together else self._arena.overhead_elements
+        for run in cheapest_runs(lengths, lambda of: self._elements(shapes, of), overhead):
+            super()._run(slab, [requests[index] for index in run])
+
+    def _lengths_of(self, slab: int, request: Request) -> tuple[int, ...]:
+        """How long a request's rows have to run, by group."""
+        came = self._arena.extents(slab, request[0])
+        if self._may_be_exact:
+            return came
+        lengths = list(came)
+        for pad in self._padding.pads:
+            if not pad.may_be_exact:
+                lengths[pad.group] = rounded(came[pad.group], pad.multiple, pad.max)
+        return tuple(lengths)
 
     def _gathered(self, slab: int, requests: Sequence[Request]) -> tuple[list[TensorBuffer], list[object]]:
         self._began_ns = monotonic_ns()
-        extents = [self._arena.extents(slab, first_row) for first_row, _ in requests]
-        lengths: dict[int, int] = {}
-        for pad in self._padding.pads:
-            lengths[pad.group] = run_length(
-                [extent[pad.group] for extent in extents], pad.multiple, pad.max, may_be_exact=pad.may_be_exact
-            )
-        self._lengths = [lengths[group] for group in range(len(lengths))]
+        came = [self._lengths_of(slab, request) for request in requests]
+        lengths = self._lengths = [max(sizes) for sizes in zip(*came, strict=True)]
         dims = [list(self._arena.shape(slab, index)[2]) for index in range(len(self._inputs))]
         shorter = set()
         for pad in self._padding.pads:

@@ -3,9 +3,11 @@
 The grammar, and what follows from it and the names of axes in the model's file. Pure functions; ShapeRuleError names
 what is wrong, whoever knows the line adds it. What padding costs is server.batching.padding's question.
 
-    pad_INPUT:  axis=A [value=V] (multiple=M [max=L] | like=OTHER[:B]) [alone=exact|padded]    several with ; between
-    cut_OUTPUT: axis=A like=INPUT[:B] [ratio=P/Q] [round=up|down]                             several with ; between
+    pad_INPUT:  axis=A [value=V] (multiple=M [max=L] | like=OTHER[:B]) [alone=exact|padded] [together=cheaper|always]
+    cut_OUTPUT: axis=A like=INPUT[:B] [ratio=P/Q] [round=up|down]
                 none
+
+Several axes stand with ; between them.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class ShapeRuleError(ValueError):
 
 class Pad(NamedTuple):
     """One axis of an input, the batch axis counted as 0. Axes of one group always have the same length; may_be_exact:
-    the model takes lengths that are no multiples.
+    the model takes lengths that are no multiples; always_together: whatever waits together runs together.
     """
 
     tensor: int
@@ -54,6 +56,7 @@ class Pad(NamedTuple):
     max: int
     value: bytes
     may_be_exact: bool = True
+    always_together: bool = False
 
 
 class Cut(NamedTuple):
@@ -96,6 +99,7 @@ class _Axis(NamedTuple):
     max: int
     like: tuple[int, int] | None
     may_be_exact: bool
+    always_together: bool
 
 
 def is_shape_rule(key: str) -> bool:
@@ -126,9 +130,10 @@ def padding_of(parameters: Mapping[str, str], inputs: Sequence[TensorInfo], outp
         rules = [written[place] for place in group if place in written]
         lead = next(rule for rule in rules if rule.like is None)
         may_be_exact = all(rule.may_be_exact for rule in rules)
+        always = any(rule.always_together for rule in rules)
         for tensor, axis in group:
             value = values.get(tensor) or b"\0" * BY_NAME[inputs[tensor].dtype].size_bytes
-            pads.append(Pad(tensor, axis, number, lead.multiple, lead.max, value, may_be_exact))
+            pads.append(Pad(tensor, axis, number, lead.multiple, lead.max, value, may_be_exact, always))
     if len(pads) > MAX_PADS:
         raise ShapeRuleError(
             next(iter(written.values())).key, f"expected at most {MAX_PADS} padded axes, got {len(pads)}"
@@ -155,6 +160,14 @@ def _words(key: str, text: str, known: Sequence[str]) -> dict[str, str]:
             raise ShapeRuleError(key, f"expected {expected}, each once at most, got {item!r}")
         words[match[1]] = match[2]
     return words
+
+
+def _choice(key: str, words: Mapping[str, str], word: str, choices: tuple[str, str]) -> str:
+    """One of two values, the first by default."""
+    found = words.get(word, choices[0])
+    if found not in choices:
+        raise ShapeRuleError(key, f"expected {word}={choices[0]} or {word}={choices[1]}, got {found!r}")
+    return found
 
 
 def _number(key: str, words: Mapping[str, str], word: str, default: int | None, low: int, high: int) -> int:
@@ -184,12 +197,11 @@ def _pad_rules(key: str, text: str, tensor: int, inputs: Sequence[TensorInfo]) -
     found = []
     own = inputs[tensor]
     for part in text.split(";"):
-        words = _words(key, part, ("axis", "value", "multiple", "max", "like", "alone"))
+        words = _words(key, part, ("axis", "value", "multiple", "max", "like", "alone", "together"))
         axis = _free_axis(key, words, "input", own)
         value = element(key, words.get("value", "0"), own.dtype)
-        alone = words.get("alone", "exact")
-        if alone not in ("exact", "padded"):
-            raise ShapeRuleError(key, f"expected alone=exact or alone=padded, got {alone!r}")
+        alone = _choice(key, words, "alone", ("exact", "padded"))
+        together = _choice(key, words, "together", ("cheaper", "always"))
         like = None
         if "like" in words:
             if "multiple" in words or "max" in words:
@@ -203,7 +215,7 @@ def _pad_rules(key: str, text: str, tensor: int, inputs: Sequence[TensorInfo]) -
         longest = _number(key, words, "max", MAX_LENGTH, 1, MAX_LENGTH)
         if longest < multiple:
             raise ShapeRuleError(key, f"expected max= of at least multiple={multiple}, got {longest}")
-        found.append(_Axis(key, axis, value, multiple, longest, like, alone == "exact"))
+        found.append(_Axis(key, axis, value, multiple, longest, like, alone == "exact", together == "always"))
     return found
 
 
@@ -327,12 +339,11 @@ def _cuts(
             ratio = _RATIO.fullmatch(words.get("ratio", "1/1"))
             if ratio is None:
                 raise ShapeRuleError(key, f"expected ratio=P/Q with whole numbers, got {words['ratio']!r}")
-            if words.get("round", "up") not in ("up", "down"):
-                raise ShapeRuleError(key, f"expected round=up or round=down, got {words['round']!r}")
+            is_down = _choice(key, words, "round", ("up", "down")) == "down"
             if (output, axis) in cuts:
                 raise ShapeRuleError(key, f"axis {axis} stands there twice")
             group = groups[_place(key, words.get("like", ""), inputs, padded)]
-            cuts[output, axis] = Cut(output, axis, group, int(ratio[1]), int(ratio[2]), words.get("round") == "down")
+            cuts[output, axis] = Cut(output, axis, group, int(ratio[1]), int(ratio[2]), is_down)
     written = list(cuts.values())
     for place in _free_axes(outputs) if pads else ():
         if place in cuts or place[0] in uncut:

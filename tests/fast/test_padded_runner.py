@@ -129,6 +129,7 @@ def lane() -> Iterator[Callable[..., Lane]]:
 
 def test_lengths_of_one_bucket_run_together_and_get_their_own_back(lane: Callable[..., Lane]) -> None:
     here = lane()
+    here.arena.overhead_elements = 1000
     requests = [(5, 1), (8, 2), (6, 1), (5, 1)]
     claims = [here.ask(*[length] * rows, value=number) for number, (length, rows) in enumerate(requests)]
     here.run()
@@ -165,7 +166,24 @@ def test_a_slab_for_longer_rows_is_no_reason_to_run_long(lane: Callable[..., Lan
     here.run()
     for claim, length in zip(claims, (3, 4, 7), strict=True):
         here.check(claim, length)
-    assert here.puppet.ran[-1] == (3, 8, 2)
+    assert here.puppet.ran[-1] == (3, 7, 2)
+
+
+def test_rows_are_padded_where_a_run_more_would_cost_more(lane: Callable[..., Lane]) -> None:
+    """Twice as many elements as steps: with 6 elements a run, a row goes up by two steps but not by three."""
+    here = lane()
+    here.arena.overhead_elements = 6
+    claims = [here.ask(length, value=number) for number, length in enumerate([5, 12, 7, 9])]
+    assert [claim[0] for claim in claims] == [0, 1, 0, 1]
+    here.run(2)
+    for number, (claim, length) in enumerate(zip(claims, [5, 12, 7, 9], strict=True)):
+        here.check(claim, length, value=number)
+    assert here.puppet.ran == [(1, 7, 2), (2, 7, 2), (1, 9, 2), (1, 12, 2)]
+    here.puppet.ran.clear()
+    here.arena.overhead_elements = 3
+    claims = [here.ask(length) for length in (5, 8, 7)]
+    here.run()
+    assert here.puppet.ran == [(1, 5, 2), (1, 8, 2), (2, 8, 2)]
 
 
 def test_requests_given_up_leave_gaps(lane: Callable[..., Lane]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Iterator
 
 import pytest
 
-from server.batching.padding import PaddedAxis, RunCost, best, elements, rounded, run_length, waste
+from server.batching.padding import PaddedAxis, RunCost, best, cheapest_runs, elements, rounded, waste
 
 AXES = [PaddedAxis(0, 1, 16, 64), PaddedAxis(1, 1, 16, 64)]
 
@@ -42,12 +44,52 @@ def test_rows_join_longer_ones_if_that_wastes_less_than_a_run(rows: int, overhea
     assert best(row(16), slabs, AXES, rows, overhead) == expected
 
 
-def test_a_batch_runs_as_long_as_its_longest_needs() -> None:
-    assert run_length([37, 37], 16, 64, may_be_exact=True) == 37
-    assert run_length([37, 37], 16, 64, may_be_exact=False) == 48
-    assert run_length([37, 33], 16, 64, may_be_exact=True) == 48
-    assert run_length([3, 1], 16, 64, may_be_exact=True) == 16
-    assert run_length([63, 64], 16, 63, may_be_exact=False) == 64
+def all_ways(count: int) -> Iterator[list[list[int]]]:
+    """Every way to part so many things."""
+    if not count:
+        yield []
+        return
+    for way in all_ways(count - 1):
+        yield [*way, [count - 1]]
+        for index in range(len(way)):
+            yield [*way[:index], [*way[index], count - 1], *way[index + 1 :]]
+
+
+def cost(runs: list[list[int]], requests: list[tuple[tuple[int, ...], int]], overhead: int) -> int:
+    total = 0
+    for run in runs:
+        longest = [max(sizes) for sizes in zip(*(requests[index][0] for index in run), strict=True)]
+        total += overhead + sum(requests[index][1] for index in run) * math.prod(longest)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_requests_run_together_as_costs_least(seed: int) -> None:
+    """Against every way there is."""
+    rng = random.Random(seed)
+    requests = [((rng.randint(0, 40),), rng.choice([1, 1, 3])) for _ in range(rng.randint(1, 7))]
+    overhead = rng.choice([1, 5, 20, 100])
+    found = cheapest_runs(requests, math.prod, overhead)
+    assert sorted(index for run in found for index in run) == list(range(len(requests)))
+    assert all(run == sorted(run) for run in found)
+    assert cost(found, requests, overhead) == min(cost(way, requests, overhead) for way in all_ways(len(requests)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_lengths_are_no_worse_than_equal_lengths_alone(seed: int) -> None:
+    rng = random.Random(seed)
+    requests = [((rng.randint(1, 9), rng.randint(1, 9)), rng.choice([1, 2])) for _ in range(60)]
+    apart = cheapest_runs(requests, math.prod, 0)
+    assert len(apart) == len({lengths for lengths, _ in requests})
+    for overhead in (1, 10, 1000):
+        found = cheapest_runs(requests, math.prod, overhead)
+        assert sorted(index for run in found for index in run) == list(range(60))
+        assert cost(found, requests, overhead) <= cost(apart, requests, overhead)
+    assert len(cheapest_runs(requests, math.prod, 1 << 40)) <= 2
+
+
+def test_while_nothing_is_known_equal_lengths_run_together() -> None:
+    assert cheapest_runs([((5,), 1), ((6,), 1), ((5,), 2)], math.prod, 0) == [[0, 2], [1]]
 
 
 @pytest.mark.parametrize(("fixed_ns", "element_ns"), [(100_000, 50), (20_000, 400), (0, 10)])

@@ -44,6 +44,11 @@ def test_each_input_may_have_its_value() -> None:
     assert [pad.may_be_exact for pad in found.pads] == [False, False]
 
 
+def test_all_that_wait_may_run_together() -> None:
+    assert [pad.always_together for pad in of(pad_ids="axis=1 multiple=16 together=always").pads] == [True, True]
+    assert not of(pad_ids="axis=1 multiple=16 together=cheaper").pads[0].always_together
+
+
 def test_like_joins_axes_of_different_names() -> None:
     found = of(outputs=ANSWER[1:], pad_ids="axis=1 multiple=8 max=64", pad_loose="axis=1 like=ids value=0.5")
     assert found.pads[2] == Pad(3, 1, 0, 8, 64, struct.pack("<f", 0.5))
@@ -83,6 +88,7 @@ def test_cuts_have_ratios() -> None:
         ({"pad_ids": "axis=1 multiple=8 value=0.5"}, "pad_ids", "expected value= with a INT64, got '0.5'"),
         ({"pad_ids": "axis=1 multiple=8;axis=1 multiple=8"}, "pad_ids", "axis 1 stands there twice"),
         ({"pad_ids": "axis=1 multiple=8 alone=maybe"}, "pad_ids", "got 'maybe'"),
+        ({"pad_ids": "axis=1 multiple=8 together=no"}, "pad_ids", "expected together=cheaper or together=always"),
         ({"pad_ids": "axis=1 like=mask multiple=8"}, "pad_ids", "expected either like="),
         ({"pad_ids": "axis=1 like=ids"}, "pad_ids", "expected another axis"),
         ({"pad_ids": "axis=1 like=nobody"}, "pad_ids", "with one of 'ids', 'mask'"),
