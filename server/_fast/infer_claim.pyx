@@ -7,7 +7,7 @@ id. O(rows + bytes); a request of more than one part costs one malloc.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from server._fast.atomics cimport relaxed_load, relaxed_load_half
 from server._fast.clock cimport now_ns
@@ -20,6 +20,7 @@ from server._fast.infer_spec cimport (
     InferRequest,
     InputRef,
     ModelSpec,
+    Span,
     infer_error_name_input,
     infer_fail,
 )
@@ -59,10 +60,18 @@ cdef int measure(ArenaView* v, const ModelSpec* model, const InferRequest* reque
     """Shaped mode: what the request's rows look like, padding included; extents: how long they came."""
     cdef const InputRef* given
     cdef int i, axis
+    cdef int64_t* dims
     for i in range(model.n_inputs):
         given = &request.inputs[i]
-        for axis in range(1, given.rank):
-            row_dims[i * MAX_RANK + axis] = given.dims[axis]
+        dims = row_dims + i * MAX_RANK + 1
+        if v.tensors[i].is_value:
+            if read_value(given, model.inputs[i].name, dims, err) < 0:
+                return -1
+            continue
+        for axis in range(given.rank):
+            if axis != model.inputs[i].batch_axis:
+                dims[0] = given.dims[axis]
+                dims += 1
     if v.padding != NULL:
         i = padding_round(v, row_dims, extents)
         if i >= 0:
@@ -71,6 +80,21 @@ cdef int measure(ArenaView* v, const ModelSpec* model, const InferRequest* reque
         return fail_room(v, model, err)
     if v.padding != NULL:
         out.spare_elements = relaxed_load(&v.padding.overhead_elements) // <uint64_t>request.rows
+    return 0
+
+
+cdef int read_value(const InputRef* given, Span name, int64_t* words, InferError* err) noexcept nogil:
+    """An input that all rows of a batch share: its bytes, where other inputs have dims."""
+    cdef InputFiller filler
+    if given.byte_count > (MAX_RANK - 1) * sizeof(int64_t):
+        return infer_fail(err, INFER_INTERNAL, "input '%.*s' is too large for a value", <int>name.n, name.p)
+    memset(words, 0, (MAX_RANK - 1) * sizeof(int64_t))
+    filler_begin(&filler, given)
+    if filler_next(&filler, given.element_count, given.byte_count, <char*>words, err) < 0 or (
+        filler_end(&filler, err) < 0
+    ):
+        infer_error_name_input(err, name)
+        return -1
     return 0
 
 
@@ -156,11 +180,16 @@ cdef int infer_fill(ArenaView* v, const ModelSpec* model, const InferRequest* re
     cdef InputFiller filler
     cdef uint64_t offset = 0
     for i in range(model.n_inputs):
+        if v.tensors[i].is_value:
+            continue
         filler_begin(&filler, &request.inputs[i])
         if v.mode == MODE_ROWS:
             code = fill_rows(v, model, i, parts, part_count, &filler, err)
         elif v.mode == MODE_SHAPED:
-            code = fill_shaped(v, request, i, parts, part_count, &filler, err)
+            if model.inputs[i].batch_axis == 0:
+                code = fill_shaped(v, request, i, parts, part_count, &filler, err)
+            else:
+                code = fill_across(v, model, i, parts, part_count, &filler, err)
         else:
             code = fill_single(v, model, i, &parts[0].claim, &filler, &offset, err)
         if code == FILL_UNREADABLE or (code == 0 and filler_end(&filler, err) < 0):
@@ -208,6 +237,33 @@ cdef int fill_shaped(ArenaView* v, const InferRequest* request, int i, const Par
         if row_bytes != shape.bytes:
             padding_spread(data, v.tensors[i].item_bytes, claim.row_count, shape.rank, filler.source.dims, shape.dims,
                            padding_value(v, i))
+    return 0
+
+
+cdef int fill_across(ArenaView* v, const ModelSpec* model, int i, const Part* parts, uint32_t part_count,
+                     InputFiller* filler, InferError* err) noexcept nogil:
+    """Shaped mode, batch axis not the first: a row's elements come in pieces, one for each index before the axis."""
+    cdef const InputRef* source = filler.source
+    cdef const Claim* claim
+    cdef int64_t piece_count = 1, elements = 1, piece
+    cdef uint64_t piece_bytes
+    cdef uint32_t p, row
+    cdef int axis
+    for axis in range(source.rank):
+        if axis < model.inputs[i].batch_axis:
+            piece_count *= source.dims[axis]
+        elif axis > model.inputs[i].batch_axis:
+            elements *= source.dims[axis]
+    piece_bytes = <uint64_t>elements * v.tensors[i].item_bytes
+    if source.element_count == 0:
+        return 0
+    for piece in range(piece_count):
+        for p in range(part_count):
+            claim = &parts[p].claim
+            for row in range(claim.first_row, claim.first_row + claim.row_count):
+                if filler_next(filler, elements, piece_bytes,
+                               shaped_row(v, claim.slab, i, row) + <uint64_t>piece * piece_bytes, err) < 0:
+                    return FILL_UNREADABLE
     return 0
 
 

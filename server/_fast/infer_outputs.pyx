@@ -5,7 +5,7 @@ to them. They are good until the rows are released. The pool belongs to the call
 thread per owner id. O(outputs * parts), in shaped mode O(outputs * rows).
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport realloc
 
 from server._fast.atomics cimport word_load
@@ -83,7 +83,7 @@ cdef int infer_outputs(ArenaView* v, const ModelSpec* model, const InferRequest*
                        uint32_t part_count, ReplyTensor* replies, SegmentPool* pool) noexcept nogil:
     # Rows of a shaped slab need not lie side by side.
     cdef uint64_t per_output = part_count if v.mode != MODE_SHAPED else <uint64_t>request.rows
-    cdef uint64_t need = request.n_outputs * per_output
+    cdef uint64_t need = request.n_outputs * per_output + pieces_needed(v, model, request, parts)
     cdef Segment* segments
     cdef int o, axis, index
     cdef uint32_t p
@@ -124,7 +124,9 @@ cdef int infer_outputs(ArenaView* v, const ModelSpec* model, const InferRequest*
         reply.rank = shape.rank
         for axis in range(<int>shape.rank):
             reply.dims[axis] = shape.dims[axis]
-        if v.mode == MODE_SHAPED and not shape.whole:
+        if model.outputs[index].batch_axis > 0:
+            reply.n_segments = pieces_segments(v, model, request, parts, part_count, index, reply, segments)
+        elif v.mode == MODE_SHAPED and not shape.whole:
             reply.dims[0] = request.rows
             reply.n_segments = shaped_segments(v, parts, part_count, index, segments)
         else:
@@ -132,6 +134,64 @@ cdef int infer_outputs(ArenaView* v, const ModelSpec* model, const InferRequest*
             segments.n = shape.bytes
         segments += reply.n_segments
     return 0
+
+
+cdef int64_t piece_count(const TensorShape* shape, int batch_axis) noexcept nogil:
+    """In how many pieces a row is sent whose batch axis is not the first. shape: with the batch axis in front."""
+    cdef int64_t count = 1
+    cdef int axis
+    for axis in range(1, min(batch_axis, <int>shape.rank - 1) + 1):
+        count *= shape.dims[axis]
+    return count
+
+
+cdef uint64_t pieces_needed(ArenaView* v, const ModelSpec* model, const InferRequest* request,
+                            const Part* parts) noexcept nogil:
+    """Segments for the outputs whose batch axis is not the first."""
+    cdef uint64_t need = 0
+    cdef TensorShape* shape
+    cdef int o, index
+    for o in range(request.n_outputs):
+        index = request.outputs[o].spec_index
+        if model.outputs[index].batch_axis > 0:
+            shape = output_shape(v, parts[0].claim.slab, parts[0].claim.first_row, index)
+            need += <uint64_t>(piece_count(shape, model.outputs[index].batch_axis) * (
+                shape.dims[0] if shape.whole else request.rows))
+    return need
+
+
+cdef int pieces_segments(ArenaView* v, const ModelSpec* model, const InferRequest* request, const Part* parts,
+                         uint32_t part_count, int output, ReplyTensor* reply, Segment* segments) noexcept nogil:
+    """Shaped mode, batch axis not the first: of each row one piece for each index before the axis. How many."""
+    cdef TensorShape* shape = output_shape(v, parts[0].claim.slab, parts[0].claim.first_row, output)
+    cdef int axis, count = 0, batch_axis = max(min(model.outputs[output].batch_axis, <int>shape.rank - 1), 0)
+    cdef int64_t piece, row, rows = shape.dims[0] if shape.whole else request.rows
+    cdef int64_t pieces = piece_count(shape, batch_axis)
+    cdef uint64_t row_bytes = shape.bytes // <uint64_t>max(rows, 1) if shape.whole else shape.bytes
+    cdef uint64_t piece_bytes = row_bytes // <uint64_t>max(pieces, 1)
+    cdef uint32_t p
+    cdef const char* at
+    for axis in range(batch_axis):
+        reply.dims[axis] = shape.dims[axis + 1]
+    reply.dims[batch_axis] = rows
+    if piece_bytes == 0:
+        return 0
+    for piece in range(pieces):
+        if shape.whole:
+            at = v.data + parts[0].claim.slab * v.data_stride + shape.offset
+            for row in range(rows):
+                segments[count].p = at + <uint64_t>row * row_bytes + <uint64_t>piece * piece_bytes
+                segments[count].n = piece_bytes
+                count += 1
+            continue
+        for p in range(part_count):
+            for row in range(parts[p].claim.first_row, parts[p].claim.first_row + parts[p].claim.row_count):
+                shape = output_shape(v, parts[p].claim.slab, <uint32_t>row, output)
+                segments[count].p = v.data + parts[p].claim.slab * v.data_stride + shape.offset + (
+                    <uint64_t>piece * piece_bytes)
+                segments[count].n = piece_bytes
+                count += 1
+    return count
 
 
 cdef int shaped_segments(ArenaView* v, const Part* parts, uint32_t part_count, int output,

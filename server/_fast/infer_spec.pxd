@@ -47,13 +47,14 @@ cdef struct TensorSpec:
     Span json_name        # the name as a JSON string, quotes included
     const Span* labels    # of the classes of an output; NULL: it has none
     int64_t label_count
+    int batch_axis        # which of the dims counts rows in a batched model; -1: none, all rows share the tensor
     int64_t row_elements  # product of the dims (behind the batch axis when batched); -1 when one of them is free
 
 
 cdef struct ModelSpec:
     Span name
     Span version
-    int batched           # 1: the first axis of every tensor is the batch axis, dims[0] == -1
+    int batched           # 1: tensors have a batch axis, the first unless batch_axis says otherwise, where dims has -1
     int max_batch         # rows of a server-side slab; longer requests are split by the caller
     int n_inputs
     int n_outputs
@@ -112,7 +113,7 @@ cdef struct InferRequest:
     int binary_output_default
     int64_t timeout_us    # 0: absent
     uint64_t priority
-    int64_t rows          # dims[0] of all inputs when batched, else 1
+    int64_t rows          # what the batch axes of all inputs count when batched, else 1
 
 
 # Rows of one output tensor; n counts bytes.
@@ -162,7 +163,7 @@ cdef class Spec:
     cdef list _keep
     cdef Span _text(self, bytes text)
     cdef int _labels(self, object labels) except -1
-    cdef int _tensors(self, TensorSpec** at, object tensors, str kind) except -1
+    cdef int _tensors(self, TensorSpec** at, object tensors, str kind, object batch_axes) except -1
 
 
 # Raises InferRefused.

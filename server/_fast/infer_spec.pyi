@@ -19,8 +19,9 @@ class Spec:
 
     `inputs` and `outputs` are rows (name, datatype, dims): the KServe V2 datatype name, at most 8 dimensions,
     -1 = free. `batched`: the first dimension of every tensor is -1 and counts rows. `max_batch`: rows of a
-    server-side slab. `labels`: of some outputs, the names of their classes in order. ValueError names the tensor when
-    a row is wrong.
+    server-side slab. `labels`: of some outputs, the names of their classes in order. `batch_axes`: of tensors whose
+    batch axis is not the first; -1: the tensor has none, all rows share it. ValueError names the tensor when a row is
+    wrong.
     """
 
     name: str
@@ -34,4 +35,5 @@ class Spec:
         inputs: Iterable[tuple[str, str, Sequence[int]]],
         outputs: Iterable[tuple[str, str, Sequence[int]]],
         labels: Mapping[str, Sequence[str]] | None = None,
+        batch_axes: Mapping[str, int] | None = None,
     ) -> None: ...

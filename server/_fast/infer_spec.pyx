@@ -150,24 +150,31 @@ cdef int fail_overflow(const InputRef* given, const TensorSpec* want, InferError
 
 
 cdef int check_batch(InferRequest* r, const ModelSpec* spec, InferError* err) noexcept nogil:
-    cdef int i
+    cdef int i, axis
+    cdef bint is_counted = False
     r.rows = 1
     if not spec.batched:
         return 0
     for i in range(spec.n_inputs):
+        axis = spec.inputs[i].batch_axis
+        if axis < 0:
+            continue
         if r.inputs[i].rank == 0:
             return infer_fail(
                 err, INFER_INVALID_ARGUMENT, b"input '%.*s' has no shape but model requires batch dimension for '%.*s'",
                 clip(spec.inputs[i].name), spec.inputs[i].name.p, clip(spec.name), spec.name.p,
             )
-        if i == 0:
-            r.rows = r.inputs[i].dims[0]
-        elif r.inputs[i].dims[0] != r.rows:
+        if axis > 0 and r.inputs[i].rank != spec.inputs[i].rank:
+            return fail_shape(&r.inputs[i], &spec.inputs[i], spec, err)
+        if not is_counted:
+            r.rows = r.inputs[i].dims[axis]
+            is_counted = True
+        elif r.inputs[i].dims[axis] != r.rows:
             return infer_fail(
                 err, INFER_INVALID_ARGUMENT, b"input '%.*s' batch size does not match other inputs for '%.*s'",
                 clip(spec.inputs[i].name), spec.inputs[i].name.p, clip(spec.name), spec.name.p,
             )
-    if spec.n_inputs and r.rows == 0:
+    if is_counted and r.rows == 0:
         return infer_fail(
             err, INFER_INVALID_ARGUMENT, b"inference request batch-size must be >= 1 for '%.*s'",
             clip(spec.name), spec.name.p,
@@ -353,7 +360,8 @@ cdef int infer_validate(InferRequest* r, const ModelSpec* spec, InferError* err)
 cdef class Spec:
     """See infer_spec.pyi."""
 
-    def __cinit__(self, str name, str version, bint batched, int max_batch, inputs, outputs, labels=None):
+    def __cinit__(self, str name, str version, bint batched, int max_batch, inputs, outputs, labels=None,
+                  batch_axes=None):
         self._keep = []
         self.c = <ModelSpec*>calloc(1, sizeof(ModelSpec))
         if self.c == NULL:
@@ -368,8 +376,8 @@ cdef class Spec:
         self.c.json_head = self._text(f'{head.strip("{}")},"outputs":['.encode())
         self.c.batched = batched
         self.c.max_batch = max_batch
-        self.c.n_inputs = self._tensors(&self.c.inputs, inputs, "input")
-        self.c.n_outputs = self._tensors(&self.c.outputs, outputs, "output")
+        self.c.n_inputs = self._tensors(&self.c.inputs, inputs, "input", batch_axes or {})
+        self.c.n_outputs = self._tensors(&self.c.outputs, outputs, "output", batch_axes or {})
         self._labels(labels or {})
 
     def __dealloc__(self):
@@ -406,7 +414,7 @@ cdef class Spec:
             output.label_count = len(texts)
         return 0
 
-    cdef int _tensors(self, TensorSpec** at, object tensors, str kind) except -1:
+    cdef int _tensors(self, TensorSpec** at, object tensors, str kind, object batch_axes) except -1:
         cdef list rows = list(tensors)
         cdef TensorSpec* made = <TensorSpec*>calloc(<size_t>len(rows) + 1, sizeof(TensorSpec))
         cdef TensorSpec* tensor
@@ -429,9 +437,12 @@ cdef class Spec:
                 raise ValueError(f"{where}: expected at most {INFER_MAX_RANK} dimensions, got {len(dims)}")
             if any(dim < -1 for dim in dims):
                 raise ValueError(f"{where}: expected dimensions of at least -1 (-1: free), got {dims}")
-            if self.c.batched and dims[:1] != (-1,):
+            tensor.batch_axis = batch_axes.get(name, 0) if self.c.batched else -1
+            if tensor.batch_axis == 0 and dims[:1] != (-1,):
                 raise ValueError(f"{where}: expected -1 as the first dimension of a batched model, got {dims}")
-            per_row = dims[1:] if self.c.batched else dims
+            if tensor.batch_axis > 0 and dims[tensor.batch_axis : tensor.batch_axis + 1] != (-1,):
+                raise ValueError(f"{where}: expected -1 as its batch axis {tensor.batch_axis}, got {dims}")
+            per_row = [dim for axis, dim in enumerate(dims) if axis != tensor.batch_axis]
             fixed = math.prod(dim for dim in per_row if dim >= 0)
             if fixed >= 1 << 40:
                 raise ValueError(f"{where}: {dims} are too many elements")

@@ -132,7 +132,8 @@ typedef struct {
     uint32_t rank;
     int64_t dims[MAX_RANK]; /* as declared, -1 = free */
     uint32_t item_bytes;
-    uint8_t pad[36];
+    uint32_t is_value; /* MODE_SHAPED: one tensor for all rows of a slab; dims[1..] of its TensorShape are its bytes */
+    uint8_t pad[32];
 } TensorLayout;
 
 typedef struct {

@@ -101,6 +101,7 @@ cdef extern from "layout.h" nogil:
         uint32_t rank
         int64_t* dims
         uint32_t item_bytes
+        uint32_t is_value
 
     ctypedef struct SlabHeader:
         uint64_t word

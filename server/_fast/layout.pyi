@@ -37,6 +37,8 @@ class Arena(Segment):
     apart: bool
     #: the latency that 99 of 100 requests shall keep, 0 for none
     slo_ns: int
+    #: shaped mode: the inputs that all rows of a slab share
+    values: list[int]
     instance_count: int
     owner_count: int
     #: 0 loading, 1 ready, 2 restarting, 3 failed
@@ -72,6 +74,7 @@ class Arena(Segment):
         preferred_rows: int = 0,
         pads: Sequence[tuple[int, int, int, int, int, bytes]] | None = None,
         slo_ns: int = 0,
+        values: Sequence[int] = (),
     ) -> Arena:
         """Lays out a new arena; ValueError for counts outside the limits of layout.h.
 
@@ -79,7 +82,8 @@ class Arena(Segment):
         batch axis and the others are fixed. shaped, with rows_mode False: dims[0] is the batch axis, others may be
         free. input_bytes, output_bytes: room for a slab's tensors in single and shaped mode. pads, with shaped: (input,
         axis, group, multiple, max, bytes of one element), those of a group side by side, groups numbered from 0.
-        slo_ns: the latency that 99 of 100 requests shall keep, 0 for none.
+        slo_ns: the latency that 99 of 100 requests shall keep, 0 for none. values, with shaped: inputs that all rows of
+        a slab share, dims being -1 and one for each eight of their bytes.
         """
 
     def tensor(self, slab: int, tensor: int) -> tuple[int, int]:
@@ -99,6 +103,9 @@ class Arena(Segment):
 
         Shaped mode: of an input; the bytes of one row, and dims[0] is how many rows the slab holds.
         """
+
+    def value_address(self, slab: int, tensor: int) -> int:
+        """Shaped mode: where the bytes of an input lie that all rows of the slab share."""
 
     def set_shape(self, slab: int, tensor: int, offset: int, size: int, dims: tuple[int, ...]) -> None:
         """Single mode: says where the tensor lies; by the owner of the slab's present state. ValueError if outside."""

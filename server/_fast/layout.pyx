@@ -129,13 +129,15 @@ cdef class Arena(Segment):
     @staticmethod
     def create(*, list inputs, list outputs, bint rows_mode, int row_capacity, int slab_count, int owner_count,
                int instance_count, bint shaped=False, uint64_t input_bytes=0, uint64_t output_bytes=0,
-               uint64_t max_queue_delay_ns=0, uint32_t preferred_rows=0, list pads=None, uint64_t slo_ns=0):
+               uint64_t max_queue_delay_ns=0, uint32_t preferred_rows=0, list pads=None, uint64_t slo_ns=0,
+               object values=()):
         """Lays out a new arena.
 
         inputs, outputs: (dtype code, bytes per element, dims) with -1 for a free dimension; in rows mode dims[0] is
         the batch axis and all others are fixed. shaped, instead of rows_mode: dims[0] is the batch axis, others may be
         free. input_bytes, output_bytes: room for a slab's tensors when rows_mode is false. pads, with shaped: (input,
         axis, group, multiple, max, bytes of one element), those of a group side by side, groups numbered from 0.
+        values, with shaped: inputs that all rows of a slab share, dims being -1 and one for each eight of their bytes.
         """
         if not 1 <= slab_count <= MAX_SLABS:
             raise ValueError(f"slab_count {slab_count}: expected 1..{MAX_SLABS}")
@@ -206,6 +208,7 @@ cdef class Arena(Segment):
             t[<int>index].dtype = dtype
             t[<int>index].item_bytes = item_bytes
             t[<int>index].rank = len(dims)
+            t[<int>index].is_value = index in values
             for axis, dim in enumerate(dims):
                 t[<int>index].dims[<int>axis] = dim
         cdef Padding* padding = <Padding*>(raw.base + h.padding_offset)
@@ -250,6 +253,11 @@ cdef class Arena(Segment):
     def slo_ns(self):
         """The lane's latency target, 0 for none."""
         return self.view.cost.slo_ns
+
+    @property
+    def values(self):
+        """Shaped mode: the inputs that all rows of a slab share."""
+        return [index for index in range(self.view.header.input_count) if self.view.tensors[<int>index].is_value]
 
     @property
     def instance_count(self):
@@ -344,6 +352,10 @@ cdef class Arena(Segment):
         """
         cdef TensorShape* s = &self.view.shapes[<uint64_t>slab * self.view.shape_stride + tensor]
         return s.offset, s.bytes, tuple([s.dims[axis] for axis in range(s.rank)])
+
+    def value_address(self, int slab, int tensor):
+        """Shaped mode: where the bytes of an input lie that all rows of the slab share."""
+        return <size_t>&input_shape(&self.view, slab, tensor).dims[1]
 
     def set_shape(self, int slab, int tensor, uint64_t offset, uint64_t size, tuple dims):
         """Single mode: says where the tensor lies. The owner of the slab's present state calls."""

@@ -1,6 +1,6 @@
 """Rows moved apart in place, the gaps filled. The contract is in row_padding.pxd.
 
-What is contiguous before and after is a chunk. A chunk never moves towards the front, so they are moved from the last
+What is contiguous before and after is a chunk. A chunk never moves towards the front, so they move from the last
 to the first, and what lies between a chunk and the one behind it is padding. No memory of its own; any thread;
 O(bytes).
 """

@@ -1,5 +1,7 @@
 """Which requests may share a slab where dimensions vary (MODE_SHAPED): those whose rows have the same shapes.
 
+An input that is one value for the whole batch is compared like a shape: its bytes stand in place of the dims.
+
 RowShapes is one request's side: the dims behind the batch axis of every input, their hash, and how many such rows a
 slab holds. The slab's side stands in its header and its TensorShapes; the opener writes it before the slab is open, and
 whoever joins compares first the hash and then every dimension. The dims belong to the caller and are read during the
@@ -45,11 +47,13 @@ cdef inline bint shapes_measure(ArenaView* v, const int64_t* dims, RowShapes* ou
         for axis in range(1, layout.rank):
             h = (h ^ <uint64_t>at[axis]) * <uint64_t>0xFF51AFD7ED558CCD
             h ^= h >> 32
+            if layout.is_value:
+                continue
             if at[axis] == 0:
                 is_empty = True
             elif not is_empty and row_bytes <= room:
                 row_bytes = row_bytes * at[axis] if <uint64_t>at[axis] <= room else room + 1
-        if is_empty:
+        if is_empty or layout.is_value:
             continue
         if row_bytes > room:
             return False
@@ -82,6 +86,8 @@ cdef inline void shapes_store(ArenaView* v, uint32_t slab, const RowShapes* shap
             # Somebody may still compare with what the slab was for.
             relaxed_store(<uint64_t*>&shape.dims[axis], at[axis])
             row_bytes *= at[axis]
+        if v.tensors[tensor].is_value:
+            row_bytes = 0
         shape.dims[0] = shapes.capacity
         shape.rank = v.tensors[tensor].rank
         shape.offset = offset

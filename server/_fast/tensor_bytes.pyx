@@ -127,7 +127,7 @@ cdef int tensor_bytes_raw(Span body, const ModelSpec* spec, InferRequest* r, Inf
     given.rank = want.rank
     for i in range(want.rank):
         given.dims[i] = want.dims[i]
-        if spec.batched and i == 0:
+        if spec.batched and i == want.batch_axis:
             given.dims[i] = 1
         elif want.dims[i] < 0:
             if free_axis >= 0:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from server import log
 from server._fast.layout import Arena, Control
+from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 from server.models.shape_rules import NO_PADDING, Padding
 from server.protocol.assignment import Assignment, to_text
@@ -59,6 +60,7 @@ class ExecutorPlan(NamedTuple):
     #: The folder with golden checks, see server.models.golden_files.
     golden: Path | None = None
     padding: Padding = NO_PADDING
+    batch_axes: BatchAxes = NO_AXES
 
 
 def main(plan: ExecutorPlan) -> int:
@@ -132,6 +134,10 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     loaded = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session, device=plan.device)
     _tell_where(plan, loaded.assignment)
     backend: Backend = loaded
+    if plan.batch_axes:
+        from server.executor.batch_axes_backend import BatchAxesBackend
+
+        backend = BatchAxesBackend(backend, plan.batch_axes)
     inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
     outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     rows_mode = plan.arena.rows_mode
@@ -145,11 +151,12 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
         except ModelError as error:
             # Zeros of one element need not be a valid input.
             log.info("warm_up_refused", model=plan.name, rows=2, reason=str(error))
-    native = backend
     if plan.reshaped:
         backend = ReshapingBackend(backend, plan.reshaped)
     run_warm_ups(backend, [spec.name for spec in outputs], plan.warm_ups, is_batched=plan.is_batched)
-    check_golden(plan.golden, backend=backend, native=native, inputs=inputs, outputs=outputs)
+    # Recorded requests are as clients send them, which is as the model has it but for what is reshaped.
+    shown = backend if plan.reshaped else loaded
+    check_golden(plan.golden, backend=shown, native=loaded, inputs=inputs, outputs=outputs)
     runner: Callable[..., RowsRunner | ShapedRunner | SingleRunner] = RowsRunner
     if not rows_mode:
         runner = ShapedRunner if plan.arena.shaped else SingleRunner

@@ -50,6 +50,7 @@ class ShapedRunner:
         self._item_bytes = [BY_CODE[spec.datatype].size_bytes for spec in outputs]
         self._row_outputs: dict[RowDims, RowDims] = {}
         self._is_crowded = False
+        self._values = frozenset(arena.values)
 
     def serve(self) -> None:
         """Runs until the lane shuts down."""
@@ -190,6 +191,10 @@ class ShapedRunner:
         tensors: list[TensorBuffer] = []
         keep: list[object] = []
         for index, spec in enumerate(self._inputs):
+            if index in self._values:
+                dims = (row_count, *spec.dims[1:])
+                tensors.append(TensorBuffer(spec.name, spec.datatype, dims, self._arena.value_address(slab, index)))
+                continue
             offset, row_bytes, dims = self._arena.shape(slab, index)
             address = base + offset + first_row * row_bytes
             if not is_side_by_side:

@@ -167,4 +167,6 @@ PARAMETERS = {
     "batching_reason": "written into answers by this server; without effect",
     "pad_INPUT": "`axis=A value=V multiple=M max=L`: rows of this input are padded, so that near lengths run together",
     "cut_OUTPUT": "`axis=A like=INPUT ratio=P/Q`: what padding adds to this output is cut off; `none`: nothing is",
+    "batch_axis_TENSOR": "the axis of this input or output that counts rows, where it is not the first: a number",
+    "same_INPUT": "true: this input has no batch axis, and only requests with equal values of it run together",
 }

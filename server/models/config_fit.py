@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from server.models import batchability
+from server.models.batch_axes import NO_AXES, BatchAxes, batch_axes, is_batch_rule
 from server.models.batchability import Batching, shape_text
 from server.models.model_config import ModelConfig, Parsed, TensorConfig
 from server.models.onnx_file import Dimension, OnnxModel, TensorInfo
@@ -29,6 +30,8 @@ class Fitted:
     outputs: tuple[TensorInfo, ...]
     max_batch_size: int | None = None
     padding: Padding = NO_PADDING
+    #: All shapes here have the batch axis in front; some tensors of the file, and of clients, have it elsewhere.
+    batch_axes: BatchAxes = NO_AXES
 
 
 def without_config(model: OnnxModel) -> Fitted:
@@ -45,7 +48,12 @@ class _Fit:
     def __init__(self, parsed: Parsed, model: OnnxModel) -> None:
         self._parsed = parsed
         self._config: ModelConfig = parsed.config
-        self._model = model
+        rules = {key: text for key, text in self._config.parameters if is_batch_rule(key)}
+        try:
+            self._axes = batch_axes(rules, model)
+        except ShapeRuleError as error:
+            parsed.refuse(f"parameters{{{error.key}}}", str(error))
+        self._model = self._axes.all_moved(model) if self._axes else model
 
     def fit(self) -> Fitted:
         config, model = self._config, self._model
@@ -65,6 +73,7 @@ class _Fit:
             _seen(config.outputs, outputs, is_batched),
             config.max_batch_size if is_batched else 0,
             self._padding(narrowed, batching),
+            self._axes,
         )
         self._check_rest(fitted, is_batched)
         return fitted
@@ -135,6 +144,9 @@ class _Fit:
         self._parsed.refuse(f"{kind}[{index}].{what}", f"expected {own} for {tensor.name!r}, {axis}; got {list(dims)}")
 
     def _batching(self, model: OnnxModel, is_batched: bool) -> Batching:
+        if not is_batched and self._axes:
+            rule = min(key for key, _ in self._config.parameters if is_batch_rule(key))
+            self._parsed.refuse(f"parameters{{{rule}}}", f"expected a model that can be batched: {self._why_alone()}")
         if not is_batched:
             return Batching(False, f"served one request at a time: {self._why_alone()}")
         for kind, tensors in (("input", model.inputs), ("output", model.outputs)):
@@ -145,12 +157,25 @@ class _Fit:
                         f"expected 0, with dims that are whole shapes: {kind} {tensor.name!r} of the model has no free "
                         f"first axis: {'no shape' if tensor.shape is None else shape_text(tensor.shape)}",
                     )
-        return batchability.verdict(model)
+        verdict = batchability.verdict(model)
+        if self._axes and not verdict.batched:
+            rule = min(key for key, _ in self._config.parameters if is_batch_rule(key))
+            self._parsed.refuse(f"parameters{{{rule}}}", f"expected a model that can be batched: {verdict.reason}")
+        return (
+            replace(verdict, shaped=True, reason=f"{verdict.reason}; {self._moved_text()}") if self._axes else verdict
+        )
+
+    def _moved_text(self) -> str:
+        moved = [f"{name!r} counts rows on axis {axis}" for name, axis in self._axes.axes.items()]
+        same = [f"all rows of a batch share {name!r}" for name in sorted(self._axes.same)]
+        return ", ".join(moved + same)
 
     def _padding(self, model: OnnxModel, batching: Batching) -> Padding:
         rules = {key: text for key, text in self._config.parameters if is_shape_rule(key)}
         if rules and not batching.batched:
             self._parsed.refuse(f"parameters{{{min(rules)}}}", f"expected a batched model: {batching.reason}")
+        if rules and self._axes:
+            self._parsed.refuse(f"parameters{{{min(rules)}}}", "not supported where batch axes are not the first")
         try:
             return padding_of(rules, model.inputs, model.outputs)
         except ShapeRuleError as error:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from server.config import VersionPolicy
 from server.errors import ConfigurationError
+from server.models.batch_axes import is_batch_rule
 from server.models.config_fields import BY_PATH, PARAMETERS
 from server.models.config_text import line_of, lines_of
 from server.models.providers import CPU_ACCELERATORS, CUDA, GPU_ACCELERATORS, TENSORRT, Provider, of_accelerator
@@ -203,7 +204,7 @@ class _Parser:
             self._refuse("max_batch_size", f"expected 0 to {MAX_BATCH_ROWS}, got {rows}")
         parameters = {key: message.parameters[key].string_value for key in sorted(message.parameters)}
         for key in parameters:
-            if key not in PARAMETERS and not is_shape_rule(key):
+            if key not in PARAMETERS and not is_shape_rule(key) and not is_batch_rule(key):
                 self._refuse(f"parameters{{{key}}}", f"not supported: expected one of {', '.join(PARAMETERS)}")
         batching = message.dynamic_batching if message.HasField("dynamic_batching") else None
         policy = batching.default_queue_policy if batching is not None else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ class Lane:
         #: Has the tensors as clients see them; `inputs` and `outputs` are those that the model runs with.
         self.seen = version.fitted
         self.arena = Arena.create(
-            inputs=[_tensor(tensor) for tensor in self.seen.inputs],
+            inputs=[_tensor(tensor, tensor.name in self.seen.batch_axes.same) for tensor in self.seen.inputs],
             outputs=[_tensor(tensor) for tensor in self.seen.outputs],
             rows_mode=self.plan.rows_mode,
             shaped=self.plan.shaped,
@@ -71,6 +72,7 @@ class Lane:
             preferred_rows=self.settings.preferred_rows,
             pads=[pad[:6] for pad in self.seen.padding.pads],
             slo_ns=self.settings.slo_p99_us * 1000,
+            values=[i for i, tensor in enumerate(self.seen.inputs) if tensor.name in self.seen.batch_axes.same],
         )
         self.ring = Ring(self.arena)
         self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(self.settings.instances)]
@@ -101,12 +103,14 @@ class Lane:
     def document(self) -> Document:
         """What a worker needs to know of the lane, beside the arena and the bells."""
         config = self.found.config
+        restored = self.seen.batch_axes.restored
         return {
             "lane": self.number,
             "name": self.name,
             "version": str(self.version),
-            "inputs": [[tensor.name, tensor.dtype, list(tensor.dims)] for tensor in self.seen.inputs],
-            "outputs": [[tensor.name, tensor.dtype, list(tensor.dims)] for tensor in self.seen.outputs],
+            "inputs": [[tensor.name, tensor.dtype, tensor.dims] for tensor in map(restored, self.seen.inputs)],
+            "outputs": [[tensor.name, tensor.dtype, tensor.dims] for tensor in map(restored, self.seen.outputs)],
+            "batch_axes": self.seen.batch_axes.by_name(),
             "batched": self.batched,
             "row_capacity": self.plan.row_capacity,
             "batching_reason": self.batching_reason,
@@ -131,8 +135,12 @@ class Lane:
         del self.arena
 
 
-def _tensor(tensor: TensorInfo) -> tuple[int, int, list[int]]:
+def _tensor(tensor: TensorInfo, is_value: bool = False) -> tuple[int, int, list[int]]:
+    """For the arena; of an input that all rows share a dimension for each eight bytes, behind the batch axis."""
     datatype = BY_NAME[tensor.dtype]
+    if is_value:
+        words = -(-math.prod(tensor.dims[1:]) * datatype.size_bytes // 8)
+        return datatype.code, datatype.size_bytes, [-1] * (1 + words)
     return datatype.code, datatype.size_bytes, list(tensor.dims)
 
 
@@ -181,4 +189,5 @@ def executor_plan(
         reshaped=_reshaped(lane),
         golden=lane.found.golden,
         padding=lane.seen.padding,
+        batch_axes=lane.seen.batch_axes,
     )

@@ -61,6 +61,7 @@ class Models:
             inputs,
             outputs,
             document["labels"] or None,
+            document["batch_axes"],
         )
         client = LaneClient(arena, spec, self._slot, list(bells), self._frontend)
         client.default_timeout_us = document["default_timeout_us"]
