@@ -16,7 +16,7 @@ import numpy as np
 
 from server._fast.lane_executor import LaneExecutor
 from server._fast.layout import Arena
-from server.batching.padding import MOST_OVERHEAD_ELEMENTS, RunCost, cheapest_runs, rounded
+from server.batching.padding import MOST_OVERHEAD_ELEMENTS, Lengths, RunCost, cheapest_runs, rounded
 from server.executor.backend import Backend, ModelError, ProducedTensor, TensorBuffer
 from server.executor.runner import TensorSpec
 from server.executor.shaped_runner import Request, ShapedRunner
@@ -55,17 +55,35 @@ class PaddedRunner(ShapedRunner):
         #: Of the batch that runs: the length of each group.
         self._lengths: Sequence[int] = []
         self._began_ns = 0
+        self._cuts = [[cut for cut in padding.cuts if cut.output == index] for index in range(len(self._output_names))]
+        #: Of the present batch: how long each request came, by first row; dims of a row of each input; what is known of
+        #: the elements of rows.
+        self._came: dict[int, Lengths] = {}
+        self._row_dims: list[tuple[int, ...]] = []
+        self._row_elements: dict[Lengths, int] = {}
 
     def _run(self, slab: int, requests: Sequence[Request]) -> None:
+        self._came = {first_row: self._arena.extents(slab, first_row) for first_row, _ in requests}
+        self._row_dims = [self._arena.shape(slab, index)[2][1:] for index in range(len(self._inputs))]
+        self._row_elements = {}
         lengths = [(self._lengths_of(slab, request), request[1]) for request in requests]
-        shapes = [self._arena.shape(slab, index)[2] for index in range(len(self._inputs))]
         overhead = MOST_OVERHEAD_ELEMENTS if self._always_together else self._arena.overhead_elements
-        for run in cheapest_runs(lengths, lambda of: self._elements(shapes, of), overhead):
+        for run in cheapest_runs(lengths, self._elements, overhead):
             super()._run(slab, [requests[index] for index in run])
 
-    def _lengths_of(self, slab: int, request: Request) -> tuple[int, ...]:
+    def _run_alone(self, slab: int, row_count: int) -> None:
+        self._came = {}
+        self._row_dims = [self._arena.shape(slab, index)[2][1:] for index in range(len(self._inputs))]
+        self._row_elements = {}
+        super()._run_alone(slab, row_count)
+
+    def _extents(self, slab: int, first_row: int) -> Lengths:
+        """How long a request's rows came, by group."""
+        return self._came.get(first_row) or self._arena.extents(slab, first_row)
+
+    def _lengths_of(self, slab: int, request: Request) -> Lengths:
         """How long a request's rows have to run, by group."""
-        came = self._arena.extents(slab, request[0])
+        came = self._extents(slab, request[0])
         if self._may_be_exact:
             return came
         lengths = list(came)
@@ -101,7 +119,7 @@ class PaddedRunner(ShapedRunner):
             found = np.ascontiguousarray(lying[(slice(None), *(slice(size) for size in dims[index][1:]))])
             keep.append(found)
             run_dims = (row_count, *dims[index][1:])
-            tensors.append(TensorBuffer(spec.name, spec.datatype, run_dims, found.ctypes.data))
+            tensors.append(TensorBuffer(spec.name, spec.datatype, run_dims, found.__array_interface__["data"][0]))
         return tensors, keep
 
     def _timed_run(self, inputs: Sequence[TensorBuffer]) -> list[ProducedTensor]:
@@ -126,15 +144,14 @@ class PaddedRunner(ShapedRunner):
     def _store_output(
         self, slab: int, output: int, requests: Sequence[Request], tensor: ProducedTensor, is_whole: bool
     ) -> None:
-        cuts = [cut for cut in self._padding.cuts if cut.output == output]
+        cuts = self._cuts[output]
         shapes = []
         for first_row, _ in requests:
             dims = list(tensor.dims)
-            extents = self._arena.extents(slab, first_row)
             for cut in cuts:
-                dims[cut.axis] = cut.length(extents[cut.group])
+                dims[cut.axis] = cut.length(self._extents(slab, first_row)[cut.group])
             shapes.append(tuple(dims))
-        if all(shape == tensor.dims for shape in shapes):
+        if not cuts or all(shape == tensor.dims for shape in shapes):
             super()._store_output(slab, output, requests, tensor, is_whole)
             return
         item_bytes = self._item_bytes[output]
@@ -157,23 +174,26 @@ class PaddedRunner(ShapedRunner):
     def _learn(self, slab: int, requests: Sequence[Request]) -> None:
         """Counts what ran, and tells the workers from time to time what a run costs."""
         duration_ns = monotonic_ns() - self._began_ns
-        given = run = 0
-        shapes = [self._arena.shape(slab, index)[2] for index in range(len(self._inputs))]
+        given = rows = 0
         for first_row, count in requests:
-            given += count * self._elements(shapes, self._arena.extents(slab, first_row))
-            run += count * self._elements(shapes, self._lengths)
+            given += count * self._elements(self._extents(slab, first_row))
+            rows += count
+        run = rows * self._elements(tuple(self._lengths))
         self._arena.count_elements(given, run)
         self._cost.observe(run, duration_ns)
         self._run_count += 1
         if self._run_count % RUNS_PER_LOOK == 0:
             self._arena.overhead_elements = self._cost.overhead_elements()
 
-    def _elements(self, shapes: Sequence[tuple[int, ...]], lengths: Sequence[int]) -> int:
-        """Of one row of all inputs whose groups have these lengths."""
-        dims = [list(shape[1:]) for shape in shapes]
-        for pad in self._padding.pads:
-            dims[pad.tensor][pad.axis - 1] = lengths[pad.group]
-        return sum(math.prod(one) for one in dims)
+    def _elements(self, lengths: Lengths) -> int:
+        """Of one row of all inputs of the present batch whose groups have these lengths."""
+        known = self._row_elements.get(lengths)
+        if known is None:
+            dims = [list(one) for one in self._row_dims]
+            for pad in self._padding.pads:
+                dims[pad.tensor][pad.axis - 1] = lengths[pad.group]
+            known = self._row_elements[lengths] = sum(math.prod(one) for one in dims)
+        return known
 
 
 def _element(size_bytes: int) -> np.dtype[Any]:
