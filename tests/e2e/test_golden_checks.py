@@ -57,7 +57,7 @@ def test_a_version_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
         (golden / "two.request.json").write_text(json.dumps(REQUEST))
         (golden / "two.response.json").write_bytes(reply.body)
         assert load(server) == (200, "")
-        assert "golden_passed" in server.log()
+        server.wait_log("golden_passed")
 
         put(tmp_path, 2, 3.5)
         status, text = load(server)
@@ -65,7 +65,7 @@ def test_a_version_that_answers_otherwise_is_refused(tmp_path: Path) -> None:
         assert (status, reason in text) == (400, True), text
         assert states(server) == {"1": ("READY", ""), "2": ("UNAVAILABLE", reason)}
         assert answer(server) == ("1", 6.0)
-        assert reason in server.log()
+        server.wait_log(reason)
 
         # A model of which other answers are right brings its own.
         (golden / "two.response.json").rename(golden / "kept")

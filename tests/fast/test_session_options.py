@@ -11,6 +11,7 @@ from server.executor import onnx_backend
 from server.executor.backend import LoadError
 from server.executor.onnx_backend import OnnxBackend
 from server.models.model_config import DEFAULT_SESSION, SessionSettings
+from server.models.providers import Provider
 from tests.support import onnx_writer
 
 
@@ -53,9 +54,9 @@ def test_a_model_loads_with_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(onnx_writer.identity())
     settings = SessionSettings(is_parallel=True, inter_op_threads=2, mem_arena=False, graph_level=2)
     OnnxBackend(tmp_path / "model.onnx", intra_op_threads=1, settings=settings)
-    with pytest.raises(LoadError, match="ONNX Runtime has no OpenVINOExecutionProvider here, it has "):
+    with pytest.raises(LoadError, match="expected: OpenVINOExecutionProvider for openvino:CPU; found: ONNX Runtime "):
         OnnxBackend(
             tmp_path / "model.onnx",
             intra_op_threads=1,
-            settings=SessionSettings(providers=("OpenVINOExecutionProvider",)),
+            settings=SessionSettings(providers=(Provider("OpenVINOExecutionProvider"),)),
         )
