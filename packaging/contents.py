@@ -64,7 +64,6 @@ EXCLUDED_MODULES = [
     "multiprocessing",
     "readline",
     "sqlite3",
-    "statistics",
     "tkinter",
     "turtle",
     "xmlrpc",

@@ -67,8 +67,6 @@ cdef class LaneClient:
     cdef int instance_bells[32]
     cdef InferRequest request      # what a parser fills before submit()
     cdef Claim reserved            # whose rows the next request to be submitted has filled already; no rows: none
-    cdef public int64_t default_timeout_us      # 0: none
-    cdef public bint allow_timeout_override     # a request's own timeout counts where it is shorter
     cdef Part** first_pending      # per slab
     cdef Part** last_pending
     cdef readonly uint32_t pending_count

@@ -20,10 +20,6 @@ class LaneClient:
     arena: Arena
     spec: Spec
     pending_count: int
-    #: Of requests that ask for none, in microseconds; 0: they wait as long as it takes.
-    default_timeout_us: int
-    #: A request may ask for a shorter one; without it the default counts for all of them.
-    allow_timeout_override: bool
     def __init__(self, arena: Arena, spec: Spec, owner: int, instance_bells: list[int], turn: Turn) -> None: ...
     def set_trace(
         self,

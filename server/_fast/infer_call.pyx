@@ -53,6 +53,7 @@ from server._fast.layout cimport (
     Control,
     SlabHeader,
 )
+from server._fast.queue_levels cimport level_of, level_stale_after, level_times
 from server._fast.slab_ring cimport (
     ALONE_ATTEMPTS,
     SLAB_DONE,
@@ -75,9 +76,6 @@ from server._fast.stats cimport (
 )
 from server._fast.wakeup cimport lane_wake
 
-
-#: A century: longer is no deadline, and would not fit in nanoseconds.
-cdef int64_t MAX_TIMEOUT_US = 3155760000000000
 
 cdef class Responder:
     cdef int deliver(self, InferCall call) except -1:
@@ -199,8 +197,8 @@ cdef class LaneClient:
         executor is woken at the end of the loop turn.
         """
         cdef uint32_t i
-        cdef uint64_t deadline_ns = 0
-        cdef int64_t timeout_us = self.request.timeout_us
+        cdef uint64_t deadline_ns, stale_ns
+        cdef uint32_t level = level_of(self.v, self.request.priority)
         cdef PartList part_list
         cdef Part* part
         cdef int code
@@ -230,11 +228,7 @@ cdef class LaneClient:
             else:
                 self.refused(REASON_INVALID if err.code != INFER_INTERNAL else REASON_INTERNAL)
             return -1
-        if self.default_timeout_us and not (self.allow_timeout_override and 0 < timeout_us < self.default_timeout_us):
-            timeout_us = self.default_timeout_us
-        if 0 < timeout_us < MAX_TIMEOUT_US:
-            # Longer than half a century is for ever, and would not fit.
-            deadline_ns = now + <uint64_t>min(timeout_us, <int64_t>1 << 50) * 1000
+        level_times(self.v, level, self.request.timeout_us, now, &deadline_ns, &stale_ns)
         call.published_ns = now_ns()
         call.parts_left = call.part_count
         call.in_flight = True
@@ -250,6 +244,8 @@ cdef class LaneClient:
                 self.last_pending[part.claim.slab].next = part
             self.last_pending[part.claim.slab] = part
             self.pending_count += 1
+            if self.v.levels[level].delays:
+                level_stale_after(self.v, part.claim.slab, stale_ns)
             ring_publish(self.v, self.owner, &part.claim, call.published_ns, deadline_ns)
         if not self.wake_due:
             self.wake_due = True

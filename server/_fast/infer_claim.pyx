@@ -39,6 +39,7 @@ from server._fast.layout cimport (
     row_extents,
 )
 from server._fast.quarantine cimport quarantine_has, row_digest
+from server._fast.queue_levels cimport level_is_full, level_of
 from server._fast.row_padding cimport padding_round, padding_spread, padding_value
 from server._fast.row_shapes cimport RowShapes, shaped_row, shapes_measure
 from server._fast.slab_reserve cimport ring_open_reserved
@@ -53,6 +54,13 @@ cdef int fail_room(ArenaView* v, const ModelSpec* model, InferError* err) noexce
         err, INFER_RESOURCE_EXHAUSTED,
         "the inputs take more than the %llu bytes that a request to model '%.*s' may have",
         <unsigned long long>v.header.input_bytes, <int>model.name.n, model.name.p)
+
+
+cdef int fail_full(const ModelSpec* model, InferError* err) noexcept nogil:
+    return infer_fail(
+        err, INFER_UNAVAILABLE,
+        "Exceeds maximum queue size: the queue of model '%.*s' is full, try again later",
+        <int>model.name.n, model.name.p)
 
 
 cdef int measure(ArenaView* v, const ModelSpec* model, const InferRequest* request, int64_t* row_dims,
@@ -124,7 +132,7 @@ cdef void note_extents(ArenaView* v, const Claim* claim, const int64_t* extents)
 cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* request, uint32_t owner, uint64_t at_ns,
                      int64_t* row_dims, PartList* out, InferError* err) noexcept nogil:
     cdef uint64_t rows = request.rows, capacity = v.row_capacity
-    cdef uint32_t part_count, take
+    cdef uint32_t part_count, take, level = level_of(v, request.priority), slab_count = v.levels[level].slab_count
     cdef RowShapes shapes
     cdef int64_t extents[MAX_PADS]
     cdef RowShapes* wanted = NULL
@@ -137,12 +145,14 @@ cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* r
             return -1
         wanted = &shapes
         capacity = shapes.capacity
-    if rows > capacity * v.slab_count:
+    if rows > capacity * slab_count:
         return infer_fail(
             err, INFER_INVALID_ARGUMENT,
             "inference request batch-size must be <= %llu for '%.*s': it has %llu rows, send fewer at a time",
-            <unsigned long long>(capacity * v.slab_count), <int>model.name.n, model.name.p,
+            <unsigned long long>(capacity * slab_count), <int>model.name.n, model.name.p,
             <unsigned long long>rows)
+    if level_is_full(v, level):
+        return fail_full(model, err)
     part_count = <uint32_t>((rows + capacity - 1) // capacity)
     if part_count > 1:
         out.parts = <Part*>malloc(part_count * sizeof(Part))
@@ -151,11 +161,8 @@ cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* r
             return infer_fail(err, INFER_UNAVAILABLE, "out of memory for a request of %u parts", part_count)
     while rows > 0:
         take = <uint32_t>(rows if rows < capacity else capacity)
-        if ring_claim(v, owner, take, wanted, at_ns, &out.parts[out.part_count].claim) < 0:
-            return infer_fail(
-                err, INFER_UNAVAILABLE,
-                "Exceeds maximum queue size: the queue of model '%.*s' is full, try again later",
-                <int>model.name.n, model.name.p)
+        if ring_claim(v, owner, level, take, wanted, at_ns, &out.parts[out.part_count].claim) < 0:
+            return fail_full(model, err)
         if v.padding != NULL:
             note_extents(v, &out.parts[out.part_count].claim, extents)
         out.part_count += 1
@@ -166,6 +173,9 @@ cdef int infer_claim(ArenaView* v, const ModelSpec* model, const InferRequest* r
 cdef int infer_claim_reserved(ArenaView* v, const ModelSpec* model, uint32_t owner, uint64_t at_ns,
                               const Claim* reserved, PartList* out, InferError* err) noexcept nogil:
     out.parts = out.one
+    out.part_count = 0
+    if level_is_full(v, 0):
+        return fail_full(model, err)
     out.part_count = 1
     out.one.claim = reserved[0]
     ring_open_reserved(v, owner, at_ns, reserved)

@@ -3,7 +3,7 @@
  * An arena is one model version's segment:
  *
  *   ArenaHeader | Lane | CostTable | TensorLayout[inputs + outputs] | SlabHeader[slabs] | row words | RowMeta | RowFailure
- *               | TensorShape[slabs][shape_stride] | StatsBlock[owners + 1] | quarantine
+ *               | TensorShape[slabs][shape_stride] | StatsBlock[owners + 1] | quarantine | QueueLevel[levels]
  *               | Padding | extents[slabs][rows][groups] | slab data
  *
  * A control segment is one server's: ControlHeader | WorkerPage[workers].
@@ -35,6 +35,7 @@
 #define COST_CELLS 13 /* batch sizes 1, 2, 4, ... 2048, and the capacity of a slab */
 #define COST_DRIFT_ONE 1024
 #define MAX_PADS 16
+#define MAX_LEVELS 32
 
 /* Histogram buckets: upper bound of bucket k is 2^(k/8) microseconds, k = 0..215; the last one counts what is above. */
 #define HISTOGRAM_BUCKETS 217
@@ -73,7 +74,11 @@ typedef struct {
     uint64_t output_bytes; /* MODE_SINGLE, MODE_SHAPED: the same for the outputs, behind the inputs */
     uint64_t cost_offset;
     uint64_t padding_offset; /* MODE_SHAPED: where Padding lies; 0: rows are not padded */
-    uint8_t pad1[256 - 176];
+    uint64_t levels_offset;
+    uint32_t level_count;   /* priority levels; 1 for a lane without */
+    uint32_t default_level; /* 1 is the first: of requests that name none */
+    uint32_t is_ranked;     /* there are levels, or requests past their timeout go behind the others */
+    uint8_t pad1[256 - 196];
 } ArenaHeader;
 
 typedef struct {
@@ -153,8 +158,21 @@ typedef struct {
     uint64_t signature; /* MODE_SHAPED: hash of the row shapes of all inputs, which stand in its TensorShapes */
     uint64_t opened_ns;
     uint32_t capacity; /* rows of this shape that it holds */
-    uint8_t pad2[44];
+    uint8_t pad2[28];
+    uint64_t stale_ns; /* claimers, where timeouts delay: when the last of its rows is past its timeout; 0: nobody yet */
+    uint32_t level;    /* the priority level of its rows, 0 for the first */
+    uint8_t pad3[4];
 } SlabHeader;
+
+/* The queue of one priority level. Written once, before the first claim. */
+typedef struct {
+    uint64_t timeout_ns; /* 0: none */
+    uint32_t max_rows;   /* requests are refused while so many rows wait; 0: as long as there are slabs */
+    uint32_t slab_count; /* slabs that rows of the level may hold at the same time */
+    uint32_t delays;     /* past their timeout requests go behind the others of their level, else they are refused */
+    uint32_t allow_override; /* a request's own timeout counts where it is shorter */
+    uint8_t pad[40];
+} QueueLevel;
 
 typedef struct {
     uint64_t published_ns;
@@ -282,6 +300,7 @@ LAYOUT_ASSERT(cost_table, sizeof(CostCell) == 64 && sizeof(CostTable) == 64 + CO
 LAYOUT_ASSERT(tensor_layout, sizeof(TensorLayout) == 128);
 LAYOUT_ASSERT(slab_header, sizeof(SlabHeader) == 192 && offsetof(SlabHeader, run_start_ns) == 64);
 LAYOUT_ASSERT(slab_opener, offsetof(SlabHeader, signature) == 128);
+LAYOUT_ASSERT(queue_level, sizeof(QueueLevel) == 64 && sizeof(SlabHeader) == 192);
 LAYOUT_ASSERT(row_meta, sizeof(RowMeta) == 24);
 LAYOUT_ASSERT(row_failure, sizeof(RowFailure) == 256);
 LAYOUT_ASSERT(tensor_shape, sizeof(TensorShape) == 88);

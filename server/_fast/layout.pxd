@@ -22,6 +22,7 @@ cdef extern from "layout.h" nogil:
         COST_CELLS
         COST_DRIFT_ONE
         MAX_PADS
+        MAX_LEVELS
         HISTOGRAM_BUCKETS
         BATCH_EXACT
         BATCH_BUCKETS
@@ -58,6 +59,10 @@ cdef extern from "layout.h" nogil:
         uint64_t output_bytes
         uint64_t cost_offset
         uint64_t padding_offset
+        uint64_t levels_offset
+        uint32_t level_count
+        uint32_t default_level
+        uint32_t is_ranked
 
     ctypedef struct Lane:
         uint32_t next_generation
@@ -116,6 +121,15 @@ cdef extern from "layout.h" nogil:
         uint64_t signature
         uint64_t opened_ns
         uint32_t capacity
+        uint64_t stale_ns
+        uint32_t level
+
+    ctypedef struct QueueLevel:
+        uint64_t timeout_ns
+        uint32_t max_rows
+        uint32_t slab_count
+        uint32_t delays
+        uint32_t allow_override
 
     ctypedef struct RowMeta:
         uint64_t published_ns
@@ -228,6 +242,7 @@ cdef struct ArenaView:
     TensorShape* shapes
     StatsBlock* stats
     QuarantineEntry* quarantine
+    QueueLevel* levels
     char* data
     uint64_t data_stride
     uint32_t slab_count
@@ -237,6 +252,8 @@ cdef struct ArenaView:
     uint32_t shape_stride
     Padding* padding    # NULL: rows are not padded
     int64_t* extents    # [slabs][rows][groups]
+    uint32_t level_count
+    bint is_ranked
 
 
 cdef inline TensorShape* input_shape(ArenaView* v, uint32_t slab, uint32_t tensor) noexcept nogil:

@@ -75,6 +75,8 @@ class Arena(Segment):
         pads: Sequence[tuple[int, int, int, int, int, bytes]] | None = None,
         slo_ns: int = 0,
         values: Sequence[int] = (),
+        levels: Sequence[tuple[int, int, int, bool, bool]] | None = None,
+        default_level: int = 1,
     ) -> Arena:
         """Lays out a new arena; ValueError for counts outside the limits of layout.h.
 
@@ -83,7 +85,9 @@ class Arena(Segment):
         free. input_bytes, output_bytes: room for a slab's tensors in single and shaped mode. pads, with shaped: (input,
         axis, group, multiple, max, bytes of one element), those of a group side by side, groups numbered from 0.
         slo_ns: the latency that 99 of 100 requests shall keep, 0 for none. values, with shaped: inputs that all rows of
-        a slab share, dims being -1 and one for each eight of their bytes.
+        a slab share, dims being -1 and one for each eight of their bytes. levels: for each priority level (slabs, most
+        rows that wait or 0, timeout in ns or 0, whether late requests go behind the others, whether a request's own
+        timeout counts where it is shorter); None: one level of all slabs.
         """
 
     def tensor(self, slab: int, tensor: int) -> tuple[int, int]:

@@ -112,6 +112,7 @@ cdef class Arena(Segment):
         v.shapes = <TensorShape*>(self.base + h.shapes_offset)
         v.stats = <StatsBlock*>(self.base + h.stats_offset)
         v.quarantine = <QuarantineEntry*>(self.base + h.quarantine_offset)
+        v.levels = <QueueLevel*>(self.base + h.levels_offset)
         v.data = self.base + h.data_offset
         v.data_stride = h.data_stride
         v.slab_count = h.slab_count
@@ -124,13 +125,15 @@ cdef class Arena(Segment):
         if h.padding_offset:
             v.padding = <Padding*>(self.base + h.padding_offset)
             v.extents = <int64_t*>(v.padding + 1)
+        v.level_count = h.level_count
+        v.is_ranked = h.is_ranked
         return 0
 
     @staticmethod
     def create(*, list inputs, list outputs, bint rows_mode, int row_capacity, int slab_count, int owner_count,
                int instance_count, bint shaped=False, uint64_t input_bytes=0, uint64_t output_bytes=0,
                uint64_t max_queue_delay_ns=0, uint32_t preferred_rows=0, list pads=None, uint64_t slo_ns=0,
-               object values=()):
+               object values=(), list levels=None, int default_level=1):
         """Lays out a new arena.
 
         inputs, outputs: (dtype code, bytes per element, dims) with -1 for a free dimension; in rows mode dims[0] is
@@ -138,6 +141,8 @@ cdef class Arena(Segment):
         free. input_bytes, output_bytes: room for a slab's tensors when rows_mode is false. pads, with shaped: (input,
         axis, group, multiple, max, bytes of one element), those of a group side by side, groups numbered from 0.
         values, with shaped: inputs that all rows of a slab share, dims being -1 and one for each eight of their bytes.
+        levels: for each priority level (slabs, most rows that wait or 0, timeout ns or 0, delays, allow_override);
+        None: one of all slabs.
         """
         if not 1 <= slab_count <= MAX_SLABS:
             raise ValueError(f"slab_count {slab_count}: expected 1..{MAX_SLABS}")
@@ -145,6 +150,9 @@ cdef class Arena(Segment):
             raise ValueError(f"row_capacity {row_capacity}: expected 1..{MAX_ROWS}")
         if not 1 <= owner_count <= MAX_OWNERS or not 1 <= instance_count <= MAX_INSTANCES:
             raise ValueError(f"{owner_count} owners, {instance_count} instances: at most {MAX_OWNERS}, {MAX_INSTANCES}")
+        levels = levels or [(slab_count, 0, 0, False, False)]
+        if not 1 <= default_level <= len(levels) <= MAX_LEVELS:
+            raise ValueError(f"{len(levels)} priority levels, {default_level} by default: expected 1..{MAX_LEVELS}")
         cdef uint64_t tensor_count = len(inputs) + len(outputs)
         cdef uint64_t rows = <uint64_t>slab_count * row_capacity
         cdef ArenaHeader h
@@ -174,13 +182,17 @@ cdef class Arena(Segment):
         h.shapes_offset = align(h.failures_offset + rows * sizeof(RowFailure), LINE)
         h.stats_offset = align(h.shapes_offset + <uint64_t>slab_count * h.shape_stride * sizeof(TensorShape), LINE)
         h.quarantine_offset = align(h.stats_offset + (owner_count + 1) * sizeof(StatsBlock), LINE)
-        h.data_offset = align(h.quarantine_offset + QUARANTINE_ENTRIES * sizeof(QuarantineEntry), PAGE)
+        h.level_count = len(levels)
+        h.default_level = default_level
+        h.is_ranked = len(levels) > 1 or any([delays for _, _, _, delays, _ in levels])
+        h.levels_offset = align(h.quarantine_offset + QUARANTINE_ENTRIES * sizeof(QuarantineEntry), LINE)
+        h.data_offset = align(h.levels_offset + h.level_count * sizeof(QueueLevel), PAGE)
         cdef uint64_t group_count = 0
         if pads:
             if not shaped or len(pads) > MAX_PADS:
                 raise ValueError(f"{len(pads)} rules of padding: at most {MAX_PADS}, and in shaped mode only")
             group_count = 1 + max([pad[2] for pad in pads])
-            h.padding_offset = align(h.quarantine_offset + QUARANTINE_ENTRIES * sizeof(QuarantineEntry), LINE)
+            h.padding_offset = align(h.levels_offset + h.level_count * sizeof(QueueLevel), LINE)
             h.data_offset = align(h.padding_offset + sizeof(Padding) + rows * group_count * 8, PAGE)
         cdef uint64_t offset = 0
         cdef uint64_t row_bytes
@@ -231,6 +243,14 @@ cdef class Arena(Segment):
         while cost.cell_count == 0 or cost.cells[cost.cell_count - 1].rows < h.row_capacity:
             cost.cells[cost.cell_count].rows = min(<uint32_t>1 << cost.cell_count, h.row_capacity)
             cost.cell_count += 1
+        cdef QueueLevel* level = <QueueLevel*>(raw.base + h.levels_offset)
+        for slabs, max_rows, timeout_ns, delays, allow_override in levels:
+            level.slab_count = slabs
+            level.max_rows = max_rows
+            level.timeout_ns = timeout_ns
+            level.delays = delays
+            level.allow_override = allow_override
+            level += 1
         return Arena(os.dup(raw.fd))
 
     @property

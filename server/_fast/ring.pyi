@@ -33,10 +33,12 @@ class Ring:
         shapes: Sequence[Sequence[int]] | None = None,
         now_ns: int = 0,
         signature: int | None = None,
+        level: int = 0,
     ) -> Claim | None:
         """Neighbouring rows of one slab, or None when the ring is full. ValueError for more rows than a slab has.
 
-        shapes: shaped mode, the dims of a row of every input; signature: instead of their hash, for tests.
+        shapes: shaped mode, the dims of a row of every input; signature: instead of their hash, for tests. level: the
+        priority level, from 0.
         """
 
     def reserve(self, owner: int, now_ns: int = 0) -> Claim | None:
@@ -49,6 +51,17 @@ class Ring:
 
     def give_up_reserved(self, owner: int, claim: Claim) -> None:
         """Makes a reserved slab free again; nothing happens to one that was opened."""
+    def level_of(self, priority: int) -> int:
+        """The level, from 0, of a request with this priority."""
+
+    def level_times(self, level: int, timeout_us: int, now_ns: int) -> tuple[int, int]:
+        """When a request is refused, and when it goes behind the others; 0: never."""
+
+    def level_is_full(self, level: int) -> bool:
+        """Whether as many rows of the level wait as may."""
+
+    def stale_after(self, slab: int, stale_ns: int) -> None:
+        """When the caller's rows in the slab are past their timeout; 0: never."""
 
     def has_room(self) -> bool: ...
     def publish(self, owner: int, claim: Claim, now_ns: int = 0, deadline_ns: int = 0) -> None:

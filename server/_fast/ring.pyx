@@ -17,6 +17,7 @@ from server._fast.layout cimport (
     ArenaView,
     row_extents,
 )
+from server._fast.queue_levels cimport level_is_full, level_of, level_stale_after, level_times
 from server._fast.ring_recovery cimport ring_reap_owner, ring_recover_executor
 from server._fast.row_padding cimport padding_round
 from server._fast.row_shapes cimport RowShapes, shapes_measure
@@ -62,7 +63,8 @@ cdef class Ring:
     def __cinit__(self, Arena arena not None):
         self.arena = arena
 
-    def claim(self, uint32_t owner, uint32_t row_count=1, object shapes=None, uint64_t now_ns=0, object signature=None):
+    def claim(self, uint32_t owner, uint32_t row_count=1, object shapes=None, uint64_t now_ns=0, object signature=None,
+              uint32_t level=0):
         cdef Claim claim
         cdef RowShapes measured
         cdef RowShapes* wanted = NULL
@@ -91,7 +93,7 @@ cdef class Ring:
             wanted = &measured
             capacity = measured.capacity
         with nogil:
-            code = ring_claim(&self.arena.view, owner, row_count, wanted, now_ns, &claim)
+            code = ring_claim(&self.arena.view, owner, level, row_count, wanted, now_ns, &claim)
         if code == RING_TOO_LARGE:
             raise ValueError(f"{row_count} rows: a slab holds 1 to {capacity}")
         if code < 0:
@@ -121,6 +123,20 @@ cdef class Ring:
     def give_up_reserved(self, uint32_t owner, tuple claim):
         cdef Claim c = as_claim(claim)
         ring_give_up_reserved(&self.arena.view, owner, &c)
+
+    def level_of(self, uint64_t priority):
+        return level_of(&self.arena.view, priority)
+
+    def level_times(self, uint32_t level, int64_t timeout_us, uint64_t now_ns):
+        cdef uint64_t deadline_ns, stale_ns
+        level_times(&self.arena.view, level, timeout_us, now_ns, &deadline_ns, &stale_ns)
+        return deadline_ns, stale_ns
+
+    def level_is_full(self, uint32_t level):
+        return level_is_full(&self.arena.view, level)
+
+    def stale_after(self, uint32_t slab, uint64_t stale_ns):
+        level_stale_after(&self.arena.view, slab, stale_ns)
 
     def has_room(self):
         return ring_has_room(&self.arena.view)

@@ -26,12 +26,14 @@ cdef int ring_reserve(ArenaView* v, uint32_t owner, uint64_t now_ns, Claim* out)
     """Keeps a slab for one owner, who opens it when its rows are filled or gives it up: 0, or RING_FULL.
 
     RING_FULL too when rows wait in an open slab, since a batch is worth more than a copy, and when less than half of
-    the slabs is free: those who fill slowly must leave room for others. Nobody else acts on a slab that is being
-    opened, unless its owner dies. Rows mode only.
+    the slabs is free: those who fill slowly must leave room for others. Not in a lane with priority levels. Nobody else acts on a slab
+    that is being opened, unless its owner dies. Rows mode only.
     """
     cdef uint32_t slab, free_count = 0, found = v.slab_count
     cdef uint64_t word, opening
     cdef SlabHeader* header
+    if v.level_count > 1:
+        return RING_FULL
     for slab in range(v.slab_count):
         word = word_load(&v.slabs[slab].word)
         if slab_state(word) == SLAB_OPEN:
@@ -55,7 +57,7 @@ cdef int ring_reserve(ArenaView* v, uint32_t owner, uint64_t now_ns, Claim* out)
 
 cdef void ring_open_reserved(ArenaView* v, uint32_t owner, uint64_t now_ns, const Claim* claim) noexcept nogil:
     """Opens a reserved slab with its claim.row_count first rows, which are FILLING until published."""
-    open_slab(v, claim.slab, owner, claim.row_count, v.row_capacity, now_ns, claim.generation)
+    open_slab(v, claim.slab, owner, 0, claim.row_count, v.row_capacity, now_ns, claim.generation)
 
 
 cdef void ring_give_up_reserved(ArenaView* v, uint32_t owner, const Claim* claim) noexcept nogil:

@@ -137,15 +137,15 @@ cdef inline uint64_t row_index(ArenaView* v, uint32_t slab, uint32_t row) noexce
 
 # who opens a slab
 cdef uint32_t new_generation(ArenaView* v) noexcept nogil
-cdef void open_slab(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
+cdef void open_slab(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t level, uint32_t row_count, uint32_t capacity,
                     uint64_t now_ns, uint32_t generation) noexcept nogil
 
 # whoever moves a slab word
 cdef void ring_stamp(ArenaView* v, uint32_t slab, uint64_t word) noexcept nogil
 
 # worker
-cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes, uint64_t now_ns,
-                    Claim* out) noexcept nogil
+cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t level, uint32_t row_count, const RowShapes* shapes,
+                    uint64_t now_ns, Claim* out) noexcept nogil
 cdef bint ring_has_room(ArenaView* v) noexcept nogil
 cdef void ring_publish(ArenaView* v, uint32_t owner, const Claim* claim, uint64_t now_ns,
                        uint64_t deadline_ns) noexcept nogil

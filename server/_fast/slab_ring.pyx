@@ -20,36 +20,18 @@ from server._fast.atomics cimport (
     word_store,
 )
 from server._fast.cost_table cimport cost_is_known, cost_upper
+from server._fast.failpoints cimport (
+    FP_CANCELLING, FP_CLAIMED, FP_COUNT, FP_DONE, FP_FINISHED, FP_FINISHING, FP_OPENED, FP_OPENING, FP_PUBLISHED,
+    FP_PUBLISHING, FP_RECYCLED, FP_RELEASED, FP_RELEASING, FP_RUNNING, FP_SEALED, FP_STAMPING, FP_TAKING, failpoint,
+    failpoint_arm,
+)
 from server._fast.layout cimport MODE_ROWS, MODE_SHAPED, OWNER_NONE, ArenaView, RowMeta, SlabHeader
+from server._fast.queue_levels cimport level_has_slab, level_is_full, slab_rank
 from server._fast.row_shapes cimport RowShapes, shapes_match, shapes_store, shapes_waste
 
 
-cdef extern from "failpoint.h" nogil:
-    void failpoint(int point) noexcept
-    int failpoint_arm(int point, int hits) noexcept
-
 cdef extern from "<sys/mman.h>" nogil:
     int MADV_REMOVE
-
-#: Failpoints, in the order of a row's life. Tests enumerate range(1, FAILPOINT_COUNT).
-cdef enum Failpoint:
-    FP_OPENING = 1
-    FP_OPENED = 2
-    FP_CLAIMED = 3
-    FP_STAMPING = 4
-    FP_PUBLISHING = 5
-    FP_PUBLISHED = 6
-    FP_SEALED = 7
-    FP_RUNNING = 8
-    FP_TAKING = 9
-    FP_FINISHING = 10
-    FP_FINISHED = 11
-    FP_DONE = 12
-    FP_RELEASING = 13
-    FP_RELEASED = 14
-    FP_RECYCLED = 15
-    FP_CANCELLING = 16
-    FP_COUNT = 17
 
 cdef uint32_t GENERATION_MASK = (1 << 30) - 1
 #: A slab that was used past this size gives its pages back before it is used again (single and shaped mode).
@@ -94,7 +76,7 @@ cdef inline bint is_open(ArenaView* v, uint32_t slab) noexcept nogil:
     return slab_state(word_load(&v.slabs[slab].word)) == SLAB_OPEN
 
 
-cdef int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
+cdef int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t level, uint32_t row_count, uint32_t capacity,
                   const RowShapes* shapes, bint is_longer, Claim* out) noexcept nogil:
     """is_longer: the slab is for longer rows, to which these may be padded."""
     cdef SlabHeader* header = &v.slabs[slab]
@@ -105,7 +87,10 @@ cdef int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_coun
             capacity = relaxed_load_half(&header.capacity)
         if slab_state(word) != SLAB_OPEN or slab_claimed(word) + row_count > capacity:
             return RING_FULL
-        # Shapes that were read while the slab became another's are worth nothing: the word has moved, the swap fails.
+        # A level and shapes that were read while the slab became another's are worth nothing: the word has moved, the
+        # swap fails.
+        if v.level_count > 1 and relaxed_load_half(&header.level) != level:
+            return RING_FULL
         if is_longer:
             if shapes_waste(v, slab, shapes) == UINT64_MAX:
                 return RING_FULL
@@ -124,7 +109,7 @@ cdef int try_join(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_coun
     return 0
 
 
-cdef void open_slab(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
+cdef void open_slab(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t level, uint32_t row_count, uint32_t capacity,
                     uint64_t now_ns, uint32_t generation) noexcept nogil:
     """The last step of opening: whoever sees the word sees the rest."""
     cdef SlabHeader* header = &v.slabs[slab]
@@ -133,13 +118,15 @@ cdef void open_slab(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_co
     relaxed_store(&header.opened_ns, now_ns)
     relaxed_store_half(&header.attempts, 0)
     relaxed_store_half(&header.passes, 0)
+    relaxed_store_half(&header.level, level)
+    relaxed_store(&header.stale_ns, 0)
     word_store(&header.word, opened)
     failpoint(FP_OPENED)
     ring_stamp(v, slab, opened)
 
 
-cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t row_count, uint32_t capacity,
-                         const RowShapes* shapes, uint64_t now_ns, Claim* out) noexcept nogil:
+cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t level, uint32_t row_count,
+                         uint32_t capacity, const RowShapes* shapes, uint64_t now_ns, Claim* out) noexcept nogil:
     cdef SlabHeader* header = &v.slabs[slab]
     cdef uint64_t word = word_load(&header.word)
     cdef uint64_t opening
@@ -155,7 +142,7 @@ cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
         ring_forget(v, slab)
     if shapes != NULL:
         shapes_store(v, slab, shapes)
-    open_slab(v, slab, owner, row_count, capacity, now_ns, generation)
+    open_slab(v, slab, owner, level, row_count, capacity, now_ns, generation)
     out.slab = slab
     out.first_row = 0
     out.row_count = row_count
@@ -163,15 +150,17 @@ cdef inline int try_open(ArenaView* v, uint32_t slab, uint32_t owner, uint32_t r
     return 0
 
 
-cdef int join_longer(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes,
+cdef int join_longer(ArenaView* v, uint32_t owner, uint32_t level, uint32_t row_count, const RowShapes* shapes,
                      Claim* out) noexcept nogil:
     """Joins the open slab in which these rows waste least: 0, or RING_FULL if a slab of their own is better."""
     cdef uint32_t slab, best = 0
     cdef uint64_t word, waste, least = UINT64_MAX
     for slab in range(v.slab_count):
         word = word_load(&v.slabs[slab].word)
-        if slab_state(word) == SLAB_OPEN and (
-            slab_claimed(word) + row_count <= relaxed_load_half(&v.slabs[slab].capacity)
+        if (
+            slab_state(word) == SLAB_OPEN
+            and slab_claimed(word) + row_count <= relaxed_load_half(&v.slabs[slab].capacity)
+            and relaxed_load_half(&v.slabs[slab].level) == level
         ):
             waste = shapes_waste(v, slab, shapes)
             if waste < least:
@@ -179,11 +168,11 @@ cdef int join_longer(ArenaView* v, uint32_t owner, uint32_t row_count, const Row
                 best = slab
     if least == UINT64_MAX:
         return RING_FULL
-    return try_join(v, best, owner, row_count, 0, shapes, True, out)
+    return try_join(v, best, owner, level, row_count, 0, shapes, True, out)
 
 
-cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowShapes* shapes, uint64_t now_ns,
-                    Claim* out) noexcept nogil:
+cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t level, uint32_t row_count, const RowShapes* shapes,
+                    uint64_t now_ns, Claim* out) noexcept nogil:
     """Claims `row_count` neighbouring rows: 0, RING_FULL or RING_TOO_LARGE. The rows are FILLING until published.
 
     shapes: what the rows look like in shaped mode, else NULL; only rows of equal shapes get into one slab, but for
@@ -194,25 +183,30 @@ cdef int ring_claim(ArenaView* v, uint32_t owner, uint32_t row_count, const RowS
     if row_count == 0 or row_count > capacity:
         return RING_TOO_LARGE
     slab = relaxed_load_half(&v.lane.open_hint)
-    if is_open(v, slab) and try_join(v, slab, owner, row_count, capacity, shapes, False, out) == 0:
+    if is_open(v, slab) and try_join(v, slab, owner, level, row_count, capacity, shapes, False, out) == 0:
         return 0
     for slab in range(v.slab_count):
-        if is_open(v, slab) and try_join(v, slab, owner, row_count, capacity, shapes, False, out) == 0:
+        if is_open(v, slab) and try_join(v, slab, owner, level, row_count, capacity, shapes, False, out) == 0:
             relaxed_store_half(&v.lane.open_hint, slab)
             return 0
-    if shapes != NULL and shapes.spare_elements and join_longer(v, owner, row_count, shapes, out) == 0:
+    if shapes != NULL and shapes.spare_elements and join_longer(v, owner, level, row_count, shapes, out) == 0:
         return 0
+    if v.level_count > 1 and not level_has_slab(v, level):
+        return RING_FULL
     for slab in range(v.slab_count):
-        if try_open(v, slab, owner, row_count, capacity, shapes, now_ns, out) == 0:
+        if try_open(v, slab, owner, level, row_count, capacity, shapes, now_ns, out) == 0:
             relaxed_store_half(&v.lane.open_hint, slab)
             return 0
     return RING_FULL
 
 
 cdef bint ring_has_room(ArenaView* v) noexcept nogil:
-    """Whether a claim of one row would probably succeed now. O(1) unless the lane is nearly full."""
+    """Whether a claim of one row would probably succeed now, at some level. O(1) unless the lane is nearly full or the
+    rows that may wait are bounded."""
     cdef uint32_t slab = relaxed_load_half(&v.lane.open_hint), capacity = v.row_capacity
     cdef uint64_t word = word_load(&v.slabs[slab].word)
+    if v.level_count == 1 and level_is_full(v, 0):
+        return False
     if slab_state(word) == SLAB_OPEN and v.mode != MODE_SHAPED and slab_claimed(word) < capacity:
         return True
     for slab in range(v.slab_count):
@@ -380,12 +374,13 @@ cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* w
     """The oldest slab that is due: 0 and its word, RING_EMPTY, or RING_WAIT and the time when one will be.
 
     A slab is due at once (natural batching), or with a queue delay when it is that old, has the preferred rows, or has
-    to run for the lane's latency target to hold. A
-    slab that was left behind, by a dead executor or with rows that could not run yet, is due as soon as it has a row to
-    run. The reference for this rule is server.batching.plan.decide.
+    to run for the lane's latency target to hold. A slab that was left behind, by a dead executor or with rows that
+    could not run yet, is due as soon as it has a row to run. Of several the lowest rank goes first: a priority level,
+    and in it what is past its timeout last. The reference for this rule is server.batching.plan.decide.
     """
     cdef uint64_t word, due_ns, best_word = 0, delay_ns = v.lane.max_queue_delay_ns
     cdef uint32_t slab, state, best = v.slab_count, full = v.lane.preferred_rows
+    cdef uint32_t rank, best_rank = <uint32_t>-1
     if full == 0 or full > v.row_capacity:
         full = v.row_capacity
     wait_until_ns[0] = 0
@@ -404,6 +399,12 @@ cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* w
                     continue
         else:
             continue
+        rank = slab_rank(v, slab, now_ns)
+        if rank > best_rank:
+            continue
+        if rank < best_rank:
+            best_rank = rank
+            best = v.slab_count
         if best == v.slab_count or is_older(word_generation(word), word_generation(best_word)):
             best = slab
             best_word = word

@@ -13,6 +13,7 @@ from server.config import VersionPolicy
 from server.models.lane_settings import LaneSettings
 from server.models.model_config import DEFAULT_SESSION, MAX_SIZE, NO_CONFIG, ModelConfig, SessionSettings, TensorConfig
 from server.models.onnx_file import TensorInfo
+from server.models.queue_policy import DEFAULT_POLICY, DEFAULT_QUEUES, QueuePolicy
 from server.models.repository import ModelVersion
 from server.protocol.datatypes import BY_NAME
 
@@ -50,8 +51,9 @@ def configured(version: ModelVersion, settings: LaneSettings) -> dict[str, Any]:
         ]
     if config.version_policy is not None:
         document["version_policy"] = _version_policy(config.version_policy)
-    if rows:
-        document["dynamic_batching"] = _dynamic_batching(config, settings, [settings.preferred_rows or rows])
+    if rows or config.queues != DEFAULT_QUEUES:
+        preferred = [settings.preferred_rows or rows] if rows else []
+        document["dynamic_batching"] = _dynamic_batching(config, settings, rows, preferred)
     if config.parameters:
         document["parameters"] = {key: {"string_value": value} for key, value in config.parameters}
     if config.warm_ups:
@@ -85,8 +87,11 @@ def text_of(version: ModelVersion, settings: LaneSettings) -> str:
         ]
     if config.version_policy is not None:
         document["version_policy"] = _version_policy(config.version_policy)
-    if rows:
-        document["dynamic_batching"] = _dynamic_batching(config, settings, list(config.preferred_batch_sizes))
+    if rows or config.queues != DEFAULT_QUEUES:
+        batching = _dynamic_batching(config, settings, rows, list(config.preferred_batch_sizes))
+        own = batching["priority_queue_policy"].items()
+        batching["priority_queue_policy"] = [{"key": int(level), "value": policy} for level, policy in own]
+        document["dynamic_batching"] = batching
     document["instance_group"] = [{"count": settings.instances, "kind": _Word("KIND_AUTO")}]
     parameters = dict(config.parameters) | {"intra_op_thread_count": str(settings.intra_op_threads)}
     document["parameters"] = [
@@ -138,23 +143,28 @@ def _version_policy(policy: VersionPolicy) -> dict[str, Any]:
     return {"specific": {"versions": list(policy.versions)}}
 
 
-def _dynamic_batching(config: ModelConfig, settings: LaneSettings, preferred: list[int]) -> dict[str, Any]:
+def _dynamic_batching(config: ModelConfig, settings: LaneSettings, rows: int, preferred: list[int]) -> dict[str, Any]:
     document: dict[str, Any] = {
         "preferred_batch_size": preferred,
-        "max_queue_delay_microseconds": settings.max_queue_delay_us,
+        # The server's delay is one for batches.
+        "max_queue_delay_microseconds": settings.max_queue_delay_us if rows else 0,
         "preserve_ordering": config.preserve_ordering,
-        "priority_levels": 0,
-        "default_priority_level": 0,
-        "priority_queue_policy": {},
+        "priority_levels": config.queues.level_count,
+        "default_priority_level": config.queues.default_level,
+        "priority_queue_policy": {str(level): _queue_policy(policy) for level, policy in config.queues.own},
     }
-    if config.max_queue_rows is not None or config.default_timeout_us or config.allow_timeout_override:
-        document["default_queue_policy"] = {
-            "timeout_action": _Word("REJECT"),
-            "default_timeout_microseconds": config.default_timeout_us,
-            "allow_timeout_override": config.allow_timeout_override,
-            "max_queue_size": config.max_queue_rows or 0,
-        }
+    if config.queues.default != DEFAULT_POLICY:
+        document["default_queue_policy"] = _queue_policy(config.queues.default)
     return document
+
+
+def _queue_policy(policy: QueuePolicy) -> dict[str, Any]:
+    return {
+        "timeout_action": _Word("DELAY" if policy.delays else "REJECT"),
+        "default_timeout_microseconds": policy.timeout_us,
+        "allow_timeout_override": policy.allow_override,
+        "max_queue_size": policy.max_rows or 0,
+    }
 
 
 def _warm_ups(config: ModelConfig) -> list[dict[str, Any]]:

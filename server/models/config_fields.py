@@ -81,19 +81,33 @@ FIELDS = (
         "holds with one instance, if the dimensions behind the batch axis are fixed",
     ),
     _yes("dynamic_batching.default_queue_policy", "how long the queue is and how long requests stay in it"),
-    _yes("dynamic_batching.default_queue_policy.timeout_action", "REJECT"),
+    _yes(
+        "dynamic_batching.default_queue_policy.timeout_action",
+        "REJECT: late requests are refused; DELAY: a batch in which every request is late runs after the others of its "
+        "level",
+    ),
     _yes(
         "dynamic_batching.default_queue_policy.default_timeout_microseconds",
-        "requests that have not begun to run by then are refused",
+        "requests that have not begun to run by then are late",
     ),
     _yes(
         "dynamic_batching.default_queue_policy.allow_timeout_override",
         "with it a request may ask for a shorter timeout, without it the default one is every request's",
     ),
-    _yes("dynamic_batching.default_queue_policy.max_queue_size", "rows that may wait, rounded up to whole batches"),
-    _no("dynamic_batching.priority_levels", "there are no priorities"),
-    _no("dynamic_batching.default_priority_level", "there are no priorities"),
-    _no("dynamic_batching.priority_queue_policy", "there are no priorities"),
+    _yes("dynamic_batching.default_queue_policy.max_queue_size", "requests are refused while so many rows wait"),
+    _yes("dynamic_batching.priority_levels", "up to 32; a batch has requests of one level, those of level 1 run first"),
+    _yes(
+        "dynamic_batching.default_priority_level",
+        "of requests without the parameter priority, with 0, and with one that is no level",
+    ),
+    _yes(
+        "dynamic_batching.priority_queue_policy",
+        "of single levels, with the fields of default_queue_policy, which it replaces",
+    ),
+    *(
+        _yes(f"dynamic_batching.priority_queue_policy.{key}", "as in default_queue_policy")
+        for key in ("timeout_action", "default_timeout_microseconds", "allow_timeout_override", "max_queue_size")
+    ),
     _no("sequence_batching", "requests with state are not served"),
     _no("ensemble_scheduling", "ensembles are not served"),
     _yes("optimization", ""),

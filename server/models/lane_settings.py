@@ -8,12 +8,13 @@ from typing import NamedTuple
 from server.config import ServeConfig
 from server.models.lane_plan import LanePlan, Shape, plan
 from server.models.onnx_file import TensorInfo
+from server.models.queue_policy import LevelSettings, level_settings
 from server.models.repository import ModelVersion
 from server.protocol.datatypes import BY_NAME
 
 
 class LaneSettings(NamedTuple):
-    """Of one lane. preferred_rows 0: no batch size is better than another."""
+    """Of one lane. preferred_rows 0: no batch size is better than another. levels: of priority, the first one first."""
 
     max_batch_size: int
     queue_rows: int
@@ -22,6 +23,7 @@ class LaneSettings(NamedTuple):
     max_queue_delay_us: int
     preferred_rows: int
     plan: LanePlan
+    levels: tuple[LevelSettings, ...]
     #: 0: no latency target.
     slo_p99_us: int = 0
 
@@ -34,7 +36,10 @@ def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
     instances = config.instances or (1 if config.preserve_ordering else server.instances)
     max_batch_size = config.max_batch_size or server.max_batch_size
     # A queue that is shorter than a batch would make batches shorter.
-    queue_rows = server.queue_rows if config.max_queue_rows is None else max(config.max_queue_rows, max_batch_size)
+    queue_rows = max(
+        server.queue_rows if level.max_rows is None else max(level.max_rows, max_batch_size)
+        for level in config.queues.levels()
+    )
     delay_us = server.max_queue_delay_us if config.max_queue_delay_us is None else config.max_queue_delay_us
     lane_plan = plan(
         [_shape(tensor) for tensor in version.model.inputs],
@@ -46,6 +51,13 @@ def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
         instances=instances,
         max_body_bytes=server.max_body_bytes,
     )
+    levels = level_settings(
+        config.queues,
+        lane_plan,
+        queue_rows=server.queue_rows,
+        instances=instances,
+        slab_bytes=_slab_bytes(version, lane_plan),
+    )
     return LaneSettings(
         max_batch_size,
         queue_rows,
@@ -53,20 +65,24 @@ def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
         config.intra_op_threads or max(1, server.intra_op_threads * server.instances // instances),
         delay_us,
         min(config.preferred_batch_sizes, default=0),
-        lane_plan,
+        lane_plan._replace(slab_count=sum(level.slab_count for level in levels)),
+        levels,
         round(server.slo_p99_ms * 1000) if config.slo_p99_us is None else config.slo_p99_us,
     )
 
 
 def data_bytes(version: ModelVersion, settings: LaneSettings) -> int:
     """The shared memory of a lane's slabs: what it takes in rows mode, the most that it may take otherwise."""
+    return settings.plan.slab_count * _slab_bytes(version, settings.plan)
+
+
+def _slab_bytes(version: ModelVersion, lane_plan: LanePlan) -> int:
     assert version.model is not None
-    lane_plan = settings.plan
     if not lane_plan.rows_mode:
-        return lane_plan.slab_count * (lane_plan.input_bytes + lane_plan.output_bytes)
+        return lane_plan.input_bytes + lane_plan.output_bytes
     shapes = [_shape(tensor) for tensor in (*version.model.inputs, *version.model.outputs)]
     row_bytes = sum(shape.item_bytes * math.prod(shape.dims[1:]) for shape in shapes if shape.dims)
-    return lane_plan.slab_count * lane_plan.row_capacity * row_bytes
+    return lane_plan.row_capacity * row_bytes
 
 
 def _shape(tensor: TensorInfo) -> Shape:

@@ -17,6 +17,7 @@ from server.models.batch_axes import is_batch_rule
 from server.models.config_fields import BY_PATH, PARAMETERS
 from server.models.config_text import line_of, lines_of
 from server.models.providers import CPU_ACCELERATORS, CUDA, GPU_ACCELERATORS, TENSORRT, Provider, of_accelerator
+from server.models.queue_policy import DEFAULT_QUEUES, Queues, queues_of
 from server.models.shape_rules import is_shape_rule
 from server.protocol import messages
 from server.protocol.datatypes import DATATYPES
@@ -110,10 +111,7 @@ class ModelConfig:
     max_queue_delay_us: int | None = None
     preferred_batch_sizes: tuple[int, ...] = ()
     preserve_ordering: bool = False
-    max_queue_rows: int | None = None
-    #: 0: none.
-    default_timeout_us: int = 0
-    allow_timeout_override: bool = False
+    queues: Queues = DEFAULT_QUEUES
     intra_op_threads: int | None = None
     #: None: the server's; 0 cannot be said.
     slo_p99_us: int | None = None
@@ -207,7 +205,6 @@ class _Parser:
             if key not in PARAMETERS and not is_shape_rule(key) and not is_batch_rule(key):
                 self._refuse(f"parameters{{{key}}}", f"not supported: expected one of {', '.join(PARAMETERS)}")
         batching = message.dynamic_batching if message.HasField("dynamic_batching") else None
-        policy = batching.default_queue_policy if batching is not None else None
         return Parsed(
             ModelConfig(
                 max_batch_size=rows,
@@ -218,9 +215,7 @@ class _Parser:
                 max_queue_delay_us=self._queue_delay(batching),
                 preferred_batch_sizes=self._preferred(batching, rows),
                 preserve_ordering=bool(batching is not None and batching.preserve_ordering),
-                max_queue_rows=(policy.max_queue_size or None) if policy is not None else None,
-                default_timeout_us=self._timeout(policy),
-                allow_timeout_override=bool(policy is not None and policy.allow_timeout_override),
+                queues=queues_of(batching, self._refuse),
                 intra_op_threads=self._whole(parameters, "intra_op_thread_count", 0, 1024) or None,
                 slo_p99_us=self._slo(parameters),
                 session=self._session(parameters),
@@ -352,16 +347,6 @@ class _Parser:
             if size < 1 or (rows is not None and size > rows):
                 self._refuse(place, f"expected 1 to max_batch_size{'' if rows is None else f' {rows}'}, got {size}")
         return sizes
-
-    def _timeout(self, policy: Any) -> int:
-        if policy is None:
-            return 0
-        place = "dynamic_batching.default_queue_policy"
-        if self._enum_name(policy, "timeout_action") != "REJECT":
-            self._refuse(f"{place}.timeout_action", "not supported: expected REJECT; late requests are not kept")
-        if policy.default_timeout_microseconds > 1 << 50:
-            self._refuse(f"{place}.default_timeout_microseconds", "expected less than a century")
-        return int(policy.default_timeout_microseconds)
 
     def _whole(self, parameters: dict[str, str], key: str, low: int, high: int) -> int:
         text = parameters.get(key, "0")

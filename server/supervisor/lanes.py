@@ -73,6 +73,8 @@ class Lane:
             pads=[pad[:6] for pad in self.seen.padding.pads],
             slo_ns=self.settings.slo_p99_us * 1000,
             values=[i for i, tensor in enumerate(self.seen.inputs) if tensor.name in self.seen.batch_axes.same],
+            levels=self.settings.levels,
+            default_level=version.config.queues.default_level or 1,
         )
         self.ring = Ring(self.arena)
         self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(self.settings.instances)]
@@ -117,8 +119,6 @@ class Lane:
             "is_initial": self.is_initial,
             "instances": self.settings.instances,
             "max_queue_delay_us": self.settings.max_queue_delay_us,
-            "default_timeout_us": config.default_timeout_us,
-            "allow_timeout_override": config.allow_timeout_override,
             "labels": dict(config.labels),
             "configured": configured(self.found, self.settings),
         }

@@ -64,8 +64,6 @@ class Models:
             document["batch_axes"],
         )
         client = LaneClient(arena, spec, self._slot, list(bells), self._frontend)
-        client.default_timeout_us = document["default_timeout_us"]
-        client.allow_timeout_override = document["allow_timeout_override"]
         model = ServedModel(
             document["name"],
             document["version"],

@@ -14,10 +14,14 @@ from server.batching.plan import claim as where
 from server.batching.slo_policy import run_by_ns
 
 FP32 = (11, 4, [-1, 2])
+NEVER_NS = (1 << 64) - 1
 
 
 #: Bytes of inputs in a slab of shaped rows: one of 48 floats, three of one float.
 SHAPED_BYTES = 192
+
+
+LEVELS = 3
 
 
 def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
@@ -37,6 +41,7 @@ def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
             instance_count=1,
             max_queue_delay_ns=plan.max_queue_delay_ns,
             preferred_rows=plan.preferred_rows,
+            levels=[(5, 0, 0, True, False)] * LEVELS,
         )
     )
 
@@ -50,13 +55,22 @@ def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
         preferred_rows=st.integers(0, 9),
     ),
     steps=st.lists(
-        st.tuples(st.integers(1, 8), st.integers(0, 300), st.booleans(), st.sampled_from([1, 20, 48])), max_size=12
+        st.tuples(
+            st.integers(1, 8),
+            st.integers(0, 300),
+            st.booleans(),
+            st.sampled_from([1, 20, 48]),
+            st.integers(0, LEVELS - 1),
+            st.sampled_from([0, 100, 400]),
+        ),
+        max_size=12,
     ),
     shaped=st.booleans(),
     slo_ns=st.sampled_from([0, 200, 400]),
+    is_levelled=st.booleans(),
 )
 def test_the_ring_follows_the_rule(
-    plan: Plan, steps: list[tuple[int, int, bool, int]], shaped: bool, slo_ns: int
+    plan: Plan, steps: list[tuple[int, int, bool, int, int, int]], shaped: bool, slo_ns: int, is_levelled: bool
 ) -> None:
     ring = make_ring(plan, shaped, slo_ns)
     cost = CostTable(plan.row_capacity)
@@ -66,12 +80,13 @@ def test_the_ring_follows_the_rule(
     now_ns = 1000
     slabs: dict[int, Slab] = {}
     hint = -1
-    for rows, elapsed_ns, executor_looks, length in steps:
+    for rows, elapsed_ns, executor_looks, length, level, timeout_ns in steps:
         now_ns += elapsed_ns
+        level = level if is_levelled else 0
         capacity = min(plan.row_capacity, {1: 3, 20: 1, 48: 1}[length]) if shaped else plan.row_capacity
         rows = min(rows, capacity)
-        claim = ring.claim(0, rows, [(length,)] if shaped else None, now_ns=now_ns)
-        if not shaped:
+        claim = ring.claim(0, rows, [(length,)] if shaped else None, now_ns=now_ns, level=level)
+        if not shaped and not is_levelled:
             place = where(
                 list(slabs.values()), plan, rows, ring.free_slabs() + (claim is not None and not claim[1]), hint
             )
@@ -79,11 +94,14 @@ def test_the_ring_follows_the_rule(
             hint = claim[0] if claim is not None else hint
         if claim is not None:
             index, first_row, _, generation = claim
+            stale_ns = now_ns + timeout_ns if timeout_ns else NEVER_NS
+            ring.stale_after(index, stale_ns)
             ring.publish(0, claim, now_ns)
             if first_row == 0:
-                slabs[index] = Slab(index, generation, rows, now_ns, capacity=capacity)
+                slabs[index] = Slab(index, generation, rows, now_ns, capacity=capacity, level=level, stale_ns=stale_ns)
             else:
-                slabs[index] = slabs[index]._replace(rows=slabs[index].rows + rows)
+                before = slabs[index]
+                slabs[index] = before._replace(rows=before.rows + rows, stale_ns=max(before.stale_ns, stale_ns))
         if not executor_looks:
             continue
         seen = [slab._replace(run_by_ns=run_by_ns(slab.opened_ns, slab.rows, cost, slo_ns)) for slab in slabs.values()]

@@ -27,7 +27,13 @@ SHAPED_BYTES = 192
 SHAPES = [((2,),), ((3,),), ((0,),), ((20,),), ((40,),)]
 
 
-def new_shaped_ring(slab_count: int = 3, row_capacity: int = 4, delay_ns: int = 0, preferred_rows: int = 0) -> Ring:
+def new_shaped_ring(
+    slab_count: int = 3,
+    row_capacity: int = 4,
+    delay_ns: int = 0,
+    preferred_rows: int = 0,
+    levels: Levels | None = None,
+) -> Ring:
     arena = Arena.create(
         inputs=[(FP32, 4, (-1, -1))],
         outputs=[(FP32, 4, (-1, 2))],
@@ -41,11 +47,23 @@ def new_shaped_ring(slab_count: int = 3, row_capacity: int = 4, delay_ns: int = 
         output_bytes=SHAPED_BYTES,
         max_queue_delay_ns=delay_ns,
         preferred_rows=preferred_rows,
+        levels=levels,
     )
     return Ring(arena)
 
 
-def new_ring(slab_count: int = 3, row_capacity: int = 4, delay_ns: int = 0, preferred_rows: int = 0) -> Ring:
+#: Slabs that a level may hold, most rows that wait, timeout, whether it delays, whether a shorter one counts.
+Levels = list[tuple[int, int, int, bool, bool]]
+
+
+def new_ring(
+    slab_count: int = 3,
+    row_capacity: int = 4,
+    delay_ns: int = 0,
+    preferred_rows: int = 0,
+    levels: Levels | None = None,
+    default_level: int = 1,
+) -> Ring:
     arena = Arena.create(
         inputs=[(FP32, 4, (-1, 2))],
         outputs=[(FP32, 4, (-1, 2))],
@@ -56,6 +74,8 @@ def new_ring(slab_count: int = 3, row_capacity: int = 4, delay_ns: int = 0, pref
         instance_count=4,
         max_queue_delay_ns=delay_ns,
         preferred_rows=preferred_rows,
+        levels=levels,
+        default_level=default_level,
     )
     return Ring(arena)
 
@@ -542,6 +562,8 @@ class RingMachine(RuleBasedStateMachine):
         preferred_rows=st.integers(0, 6),
         shaped=st.booleans(),
         all_hashes_equal=st.booleans(),
+        level_slabs=st.sampled_from([(), (), (1, 3), (2, 2, 2)]),
+        delays=st.booleans(),
     )
     def start(
         self,
@@ -551,11 +573,15 @@ class RingMachine(RuleBasedStateMachine):
         preferred_rows: int,
         shaped: bool,
         all_hashes_equal: bool,
+        level_slabs: tuple[int, ...],
+        delays: bool,
     ) -> None:
         new = new_shaped_ring if shaped else new_ring
         self.shaped, self.all_hashes_equal = shaped, all_hashes_equal
-        self.ring = new(slab_count, row_capacity, delay_ns, preferred_rows)
-        self.model = model.SlabRing(slab_count, row_capacity, delay_ns, preferred_rows, SHAPED_BYTES, 4)
+        self.level_slabs, self.delays = level_slabs or (slab_count,), delays
+        levels: Levels = [(slabs, 0, 0, delays, False) for slabs in self.level_slabs]
+        self.ring = new(slab_count, row_capacity, delay_ns, preferred_rows, levels)
+        self.model = model.SlabRing(slab_count, row_capacity, delay_ns, preferred_rows, SHAPED_BYTES, 4, level_slabs)
         self.now_ns = 1
         self.filling: list[tuple[int, model.Claim]] = []
         self.waiting: list[tuple[int, model.Claim]] = []
@@ -567,14 +593,20 @@ class RingMachine(RuleBasedStateMachine):
         owner=st.sampled_from(OWNERS),
         row_count=st.integers(1, 5),
         shape=st.sampled_from(SHAPES + SHAPES[:1] * 3),
+        level=st.integers(0, 2),
+        patience_ns=st.sampled_from([None, 0, 30]),
     )
-    def claim(self, owner: int, row_count: int, shape: tuple[tuple[int]]) -> None:
+    def claim(self, owner: int, row_count: int, shape: tuple[tuple[int]], level: int, patience_ns: int | None) -> None:
         shapes = shape if self.shaped else None
         signature = 1 if shapes and self.all_hashes_equal else None
         row_count = min(row_count, self.model.capacity(shapes))
-        claim = self.ring.claim(owner, row_count, shapes, self.now_ns, signature)
-        assert claim == self.model.claim(owner, row_count, shapes, self.now_ns)
+        level %= len(self.level_slabs)
+        claim = self.ring.claim(owner, row_count, shapes, self.now_ns, signature, level)
+        assert claim == self.model.claim(owner, row_count, shapes, self.now_ns, level)
         if claim is not None:
+            if self.delays:
+                for ring in (self.ring, self.model):
+                    ring.stale_after(claim[0], 0 if patience_ns is None else self.now_ns + patience_ns)
             self.filling.append((owner, claim))
             if shapes is not None:
                 _, row_bytes, dims = self.ring.arena.shape(claim[0], 0)

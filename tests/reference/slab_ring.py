@@ -21,6 +21,7 @@ FREE, OPENING, OPEN, SEALED, RUNNING, DONE = range(6)
     ROW_ORPHAN,
 ) = range(9)
 ANY_INSTANCE = 63
+NEVER_NS = (1 << 64) - 1
 FAILURE_DEADLINE = 7
 FAILURE_POISON = 8
 #: Executors that died with a slab until its rows are run alone; that died with a row alone until it is poison.
@@ -67,11 +68,13 @@ class Slab:
     capacity: int = 0
     crowded: bool = False
     opened_ns: int = 0
+    level: int = 0
+    stale_ns: int = 0
     rows: list[Row] = field(default_factory=list)
 
 
 class SlabRing:
-    """The model. `delay_ns` and `preferred_rows` are the lane's plan."""
+    """The model. `delay_ns`, `preferred_rows`: the lane's plan; `level_slabs`: what each priority level may hold."""
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class SlabRing:
         preferred_rows: int = 0,
         input_bytes: int = 0,
         item_bytes: int = 0,
+        level_slabs: tuple[int, ...] = (),
     ) -> None:
         self.slabs = [Slab() for _ in range(slab_count)]
         self.row_capacity = row_capacity
@@ -88,6 +92,7 @@ class SlabRing:
         self.full_rows = preferred_rows if 0 < preferred_rows <= row_capacity else row_capacity
         self.input_bytes = input_bytes
         self.item_bytes = item_bytes
+        self.level_slabs = level_slabs or (slab_count,)
         self.generation = 0
         self.open_hint = 0
 
@@ -100,19 +105,24 @@ class SlabRing:
         row_bytes = sum(-(-math.prod(dims) * self.item_bytes // 64) * 64 for dims in shapes)
         return min(self.row_capacity, self.input_bytes // row_bytes) if row_bytes else self.row_capacity
 
-    def claim(self, owner: int, row_count: int = 1, shapes: Shapes = None, now_ns: int = 0) -> Claim | None:
+    def claim(
+        self, owner: int, row_count: int = 1, shapes: Shapes = None, now_ns: int = 0, level: int = 0
+    ) -> Claim | None:
         capacity = self.capacity(shapes)
         if not 1 <= row_count <= capacity:
             raise ValueError(row_count)
         for index in [self.open_hint, *range(len(self.slabs))]:
             slab = self.slabs[index]
-            if slab.state == OPEN and slab.shapes == shapes and row_count <= capacity - len(slab.rows):
+            is_same = slab.shapes == shapes and slab.level == level
+            if slab.state == OPEN and is_same and row_count <= capacity - len(slab.rows):
                 return self._append(index, owner, row_count)
+        if sum(slab.state != FREE and slab.level == level for slab in self.slabs) >= self.level_slabs[level]:
+            return None
         for index, slab in enumerate(self.slabs):
             if slab.state == FREE:
                 self.generation += 1
                 self.slabs[index] = Slab(
-                    OPEN, owner, self.generation, shapes=shapes, capacity=capacity, opened_ns=now_ns
+                    OPEN, owner, self.generation, shapes=shapes, capacity=capacity, opened_ns=now_ns, level=level
                 )
                 return self._append(index, owner, row_count)
         return None
@@ -127,6 +137,9 @@ class SlabRing:
         slab.owner = owner
         self.open_hint = index
         return index, first_row, row_count, slab.generation
+
+    def stale_after(self, slab: int, stale_ns: int) -> None:
+        self.slabs[slab].stale_ns = max(self.slabs[slab].stale_ns, stale_ns or NEVER_NS)
 
     def has_room(self) -> bool:
         return any(slab.state == FREE or (slab.state == OPEN and len(slab.rows) < slab.capacity) for slab in self.slabs)
@@ -187,7 +200,7 @@ class SlabRing:
                 later.append(due_ns)
         if not due:
             return min(later, default=None)
-        oldest = min(due, key=lambda slab: slab.generation)
+        oldest = min(due, key=lambda slab: (slab.level, 0 < slab.stale_ns <= now_ns, slab.generation))
         oldest.state, oldest.owner = SEALED, instance
         return {
             "slab": next(index for index, slab in enumerate(self.slabs) if slab is oldest),

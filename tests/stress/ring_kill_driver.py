@@ -62,7 +62,7 @@ def answer(word: int) -> int:
 class Board:
     """A ring with the payloads of all slabs, inherited by every child."""
 
-    def __init__(self, shaped: bool) -> None:
+    def __init__(self, shaped: bool, has_levels: bool = False) -> None:
         dims = (-1, -1 if shaped else WORDS)
         self.shaped = shaped
         self.arena = arena = Arena.create(
@@ -76,7 +76,9 @@ class Board:
             slab_count=SLABS,
             owner_count=3,
             instance_count=2,
+            levels=[(SLABS, 0, 0, False, False)] * 2 if has_levels else None,
         )
+        self.level_count = 1 + has_levels
         self.ring = Ring(arena)
         self.words = [arena.slab_buffer(slab).cast("Q") for slab in range(SLABS)]
         self.flags = mmap.mmap(-1, mmap.PAGESIZE)
@@ -133,7 +135,7 @@ class Worker:
             # One hash for all: it is the lengths that decide.
             claim = self.ring.claim(self.owner, min(row_count, 2), [(length,)], signature=7)
         else:
-            claim = self.ring.claim(self.owner, row_count)
+            claim = self.ring.claim(self.owner, row_count, level=self.chance.randrange(self.board.level_count))
         if claim is None:
             self.tally["full"] += 1
             return
@@ -304,8 +306,8 @@ def struck(status: int) -> bool:
 class Supervisor:
     """Runs rounds on one board and keeps the books."""
 
-    def __init__(self, seed: int, shaped: bool) -> None:
-        self.board = Board(shaped)
+    def __init__(self, seed: int, mode: str) -> None:
+        self.board = Board(mode == "shaped", mode == "levels")
         self.chance = random.Random(seed)
         self.strikes: Counter[str] = Counter()
         self.totals: Counter[str] = Counter()
@@ -423,13 +425,13 @@ class Supervisor:
         self.last_generation = newest
 
 
-def main(rounds: int, seed: int, shaped: bool) -> dict[str, Any]:
+def main(rounds: int, seed: int, mode: str) -> dict[str, Any]:
     """Every failpoint in every role that passes it, `rounds` times each at random hit counts, then crash loops."""
     points = set(range(1, slab_ring.FAILPOINT_COUNT))
     assert points == WORKER_POINTS | EXECUTOR_POINTS, "a failpoint that no role claims: say here who passes it"
     if not slab_ring.arm_failpoint(0):
         raise SystemExit("this build has no failpoints: make debug")
-    supervisor = Supervisor(seed, shaped)
+    supervisor = Supervisor(seed, mode)
     cases = [("worker", point) for point in WORKER_POINTS] + [("executor", point) for point in EXECUTOR_POINTS]
     for _ in range(rounds):
         supervisor.chance.shuffle(cases)
@@ -448,7 +450,7 @@ def main(rounds: int, seed: int, shaped: bool) -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "shaped")))
+        print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))
     finally:
         for child in list(CHILDREN):
             kill(child)

@@ -248,13 +248,16 @@ cdef class WorkerBody:
     cdef bint claim(self, uint32_t rows, Held* held) noexcept nogil:
         cdef RowShapes shapes
         cdef int64_t dims[MAX_RANK]
+        cdef uint32_t level = 0
+        if self.crowd.v.level_count > 1:
+            level = random_next(&self.seed) % self.crowd.v.level_count
         if self.crowd.v.mode != MODE_SHAPED:
-            return ring_claim(self.crowd.v, self.owner, rows, NULL, 1, &held.claim) == 0
+            return ring_claim(self.crowd.v, self.owner, level, rows, NULL, 1, &held.claim) == 0
         dims[1] = 1 + random_next(&self.seed) % 3 * 8
         shapes_measure(self.crowd.v, dims, &shapes)
         # Hashes that collide: it is the dims that decide.
         shapes.signature &= 1
-        if ring_claim(self.crowd.v, self.owner, min(rows, shapes.capacity), &shapes, 1, &held.claim) < 0:
+        if ring_claim(self.crowd.v, self.owner, level, min(rows, shapes.capacity), &shapes, 1, &held.claim) < 0:
             return False
         self.tally.wrong += words_of(self.crowd.v, held.claim.slab) != <uint64_t>dims[1]
         return True

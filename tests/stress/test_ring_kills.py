@@ -29,7 +29,7 @@ def library() -> Path:
         return Path(slab_ring.__file__).parents[2]
     debug = ROOT / "build" / "debug" / "lib"
     built = max((path.stat().st_mtime for path in debug.glob("server/_fast/slab_ring*.so")), default=0)
-    stems = ("slab_ring", "ring_recovery", "row_shapes", "layout", "atomics", "failpoint")
+    stems = ("slab_ring", "queue_levels", "ring_recovery", "row_shapes", "layout", "atomics", "failpoint")
     sources = [path for path in (ROOT / "server" / "_fast").glob("*") if path.stem in stems]
     if built < max(path.stat().st_mtime for path in sources):
         pytest.skip("a release build has no failpoints, and there is no debug build of these sources: make debug")
@@ -54,13 +54,13 @@ def kill(mode: str, rounds: int, seed: int, timeout_s: float) -> None:
     assert said["totals"]["answered"] > 0
 
 
-@pytest.mark.parametrize("mode", ["rows", "shaped"])
+@pytest.mark.parametrize("mode", ["rows", "shaped", "levels"])
 def test_a_death_at_every_failpoint_loses_nothing(mode: str) -> None:
     kill(mode, rounds=1, seed=1, timeout_s=60)
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("mode", ["rows", "shaped"])
+@pytest.mark.parametrize("mode", ["rows", "shaped", "levels"])
 @pytest.mark.parametrize("seed", range(4))
 def test_thousands_of_deaths_lose_nothing(seed: int, mode: str) -> None:
     kill(mode, rounds=25 * STRESS, seed=seed, timeout_s=600 * STRESS)

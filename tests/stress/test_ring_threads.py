@@ -33,8 +33,8 @@ INSTANCES = 3
 CRASH_LOOP_LIFE = 3
 
 
-def new_ring(slab_count: int, row_capacity: int, shaped: bool = False) -> Ring:
-    """shaped: slabs have room for four of the longest rows."""
+def new_ring(slab_count: int, row_capacity: int, shaped: bool = False, level_slabs: tuple[int, ...] = ()) -> Ring:
+    """shaped: slabs have room for four of the longest rows. level_slabs: what each priority level may hold."""
     dims = (-1, -1) if shaped else (-1, 8)
     arena = Arena.create(
         inputs=[(UINT64, 8, dims)],
@@ -47,6 +47,7 @@ def new_ring(slab_count: int, row_capacity: int, shaped: bool = False) -> Ring:
         slab_count=slab_count,
         owner_count=WORKERS,
         instance_count=INSTANCES,
+        levels=[(slabs, 0, 0, False, False) for slabs in level_slabs] or None,
     )
     return Ring(arena)
 
@@ -124,6 +125,7 @@ CASES = [
     pytest.param(2, 2, 0, CRASH_LOOP_LIFE, False, id="executor-dies-all-the-time"),
     pytest.param(4, 8, 0, 0, True, id="shaped-nobody-dies"),
     pytest.param(2, 6, 500, 1000, True, id="shaped-workers-and-executor-die"),
+    pytest.param(6, 4, 500, 1000, False, id="levels-workers-and-executor-die"),
 ]
 
 
@@ -134,7 +136,7 @@ def test_every_claim_ends_once(
 ) -> None:
     crash_loop = executor_life == CRASH_LOOP_LIFE
     operations = min(operations // 20, 2_500) if crash_loop else operations
-    ring = new_ring(slab_count, row_capacity, shaped)
+    ring = new_ring(slab_count, row_capacity, shaped, (2, 1, 3) if slab_count == 6 else ())
     workers, instances = run_crowd(ring, operations, worker_life=worker_life, executor_life=executor_life)
     print(f"workers {dict(workers)} instances {dict(instances)}")
     assert workers["wrong"] == 0

@@ -20,6 +20,7 @@ from server.models.model_config import (
     parse_text,
 )
 from server.models.providers import Provider
+from server.models.queue_policy import QueuePolicy, Queues
 from server.protocol import messages
 from tools import model_config_page
 
@@ -61,9 +62,17 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
         ),
         {
             "max_queue_delay_us": 0,
-            "default_timeout_us": 9,
-            "allow_timeout_override": True,
-            "max_queue_rows": 5,
+            "queues": Queues(QueuePolicy(5, 9, allow_override=True)),
+        },
+    ),
+    (
+        (
+            "dynamic_batching { priority_levels: 3 default_priority_level: 2 priority_queue_policy { key: 3 value { "
+            "timeout_action: DELAY default_timeout_microseconds: 7 } } }"
+        ),
+        {
+            "max_queue_delay_us": 0,
+            "queues": Queues(level_count=3, default_level=2, own=((3, QueuePolicy(None, 7, delays=True)),)),
         },
     ),
     (
@@ -160,15 +169,35 @@ REFUSED = [
     ("instance_group { count: 33 }", 1, "instance_group[0].count"),
     ("instance_group { gpus: [ 0, 1 ] }", 1, "instance_group[0].gpus"),
     ("instance_group { passive: true }", 1, "instance_group[0].passive"),
-    ("dynamic_batching {\n priority_levels: 2 }", 2, "dynamic_batching.priority_levels"),
-    ("dynamic_batching { priority_queue_policy { key: 1 value { } } }", 1, "dynamic_batching.priority_queue_policy"),
-    ("dynamic_batching { max_queue_delay_microseconds: 99999999 }", 1, "dynamic_batching.max_queue_delay"),
-    ("max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }", 1, "dynamic_batching.preferred_batch_size"),
+    ("dynamic_batching {\n priority_levels: 33 }", 2, "dynamic_batching.priority_levels"),
+    ("dynamic_batching { priority_levels: 2 }", 1, "dynamic_batching.default_priority_level"),
     (
-        "dynamic_batching { default_queue_policy {\n timeout_action: DELAY } }",
+        "dynamic_batching { priority_levels: 2\n default_priority_level: 3 }",
+        2,
+        "dynamic_batching.default_priority_level",
+    ),
+    ("dynamic_batching { default_priority_level: 1 }", 1, "dynamic_batching.default_priority_level"),
+    ("dynamic_batching { priority_queue_policy { key: 1 value { } } }", 1, "dynamic_batching.priority_queue_policy{1}"),
+    (
+        "dynamic_batching { default_queue_policy {\n timeout_action: 7 } }",
         2,
         "dynamic_batching.default_queue_policy.timeout_action",
     ),
+    (
+        "dynamic_batching { preserve_ordering: true\n priority_levels: 2 default_priority_level: 1 }",
+        2,
+        "dynamic_batching.priority_levels",
+    ),
+    (
+        (
+            "dynamic_batching { preserve_ordering: true default_queue_policy { timeout_action: DELAY "
+            "default_timeout_microseconds: 1 } }"
+        ),
+        1,
+        "dynamic_batching",
+    ),
+    ("dynamic_batching { max_queue_delay_microseconds: 99999999 }", 1, "dynamic_batching.max_queue_delay"),
+    ("max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }", 1, "dynamic_batching.preferred_batch_size"),
     ("\n\nsequence_batching { }", 3, "sequence_batching"),
     ("ensemble_scheduling { }", 1, "ensemble_scheduling"),
     ("batch_input { }", 1, "batch_input"),
