@@ -1,0 +1,151 @@
+"""Priorities and queue policies of config.pbtxt, as a server with an executor that stands still for a moment shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support import onnx_writer, triton_repository
+from tests.support.faults import metric, stopped, wait_until
+from tests.support.server import Server, running
+
+LEVELS = """
+max_batch_size: 1
+dynamic_batching {
+  priority_levels: 3
+  default_priority_level: 2
+  priority_queue_policy { key: 3 value { max_queue_size: 2 } }
+}
+"""
+DELAY = """
+max_batch_size: 1
+dynamic_batching {
+  default_queue_policy {
+    timeout_action: DELAY default_timeout_microseconds: 60000000 allow_timeout_override: true max_queue_size: 5
+  }
+}
+"""
+#: No batch axis: one request at a time.
+SINGLE = """
+max_batch_size: 0
+dynamic_batching { priority_levels: 2 default_priority_level: 2 }
+"""
+TEXTS = {"levels": LEVELS, "postpones": DELAY, "single": SINGLE}
+
+
+class Asked(NamedTuple):
+    """A request that was sent; its connection."""
+
+    name: str
+    link: socket.socket
+
+    def answer(self) -> tuple[int, Any]:
+        with self.link, self.link.makefile("rb") as lines:
+            status = int(lines.readline().split()[1])
+            length = 0
+            while (line := lines.readline().strip().lower()) != b"":
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            return status, json.loads(lines.read(length))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("models")
+    for name, text in TEXTS.items():
+        triton_repository.put(folder, name, onnx_writer.identity(), text)
+    with running(folder, "--workers", "1", "--log-format", "json") as started:
+        tracing = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "log_frequency": "0"}
+        assert started.post("/v2/trace/setting", tracing).status == 200
+        yield started
+
+
+def executor_of(server: Server, model: str) -> int:
+    return server.pids("executor")[sorted(TEXTS).index(model)]
+
+
+def ask(server: Server, model: str, name: str, **parameters: int) -> Asked:
+    """Sends a request and waits until the server has it: queued, or refused."""
+    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1.0] * 4}
+    body = json.dumps({"id": name, "inputs": [tensor], "parameters": parameters}).encode()
+    link = server.connect()
+    before = seen(server)
+    link.sendall(f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    wait_until(lambda: seen(server) > before, "the request arrived")
+    return Asked(name, link)
+
+
+def seen(server: Server) -> float:
+    return metric(server, "headrace_inflight_requests") + metric(server, "headrace_rejected_total")
+
+
+def run_order(server: Server, names: Sequence[str]) -> list[str]:
+    """The requests in the order in which their batches began."""
+    found: dict[str, int] = {}
+
+    def all_traced() -> bool:
+        for line in server.log().splitlines():
+            record = json.loads(line) if line.startswith("{") else {}
+            if record.get("event") == "trace" and record["request_id"] in names:
+                found[record["request_id"]] = record["timestamps"]["COMPUTE_START"]
+        return len(found) == len(names)
+
+    wait_until(all_traced, "a trace of every request")
+    return sorted(found, key=lambda name: found[name])
+
+
+@pytest.mark.parametrize(("model", "asked", "expected"), [
+    ("levels", [("a", 3), ("b", 2), ("c", 0), ("d", 9), ("e", 1), ("f", 3), ("g", 1)], "egbcdaf"),
+    ("single", [("A", 0), ("B", 2), ("C", 1), ("D", 1)], "CDAB"),
+])
+def test_requests_run_by_priority(server: Server, model: str, asked: list[tuple[str, int]], expected: str) -> None:
+    with stopped(executor_of(server, model)):
+        sent = [ask(server, model, name, priority=priority) for name, priority in asked]
+    assert [one.answer()[0] for one in sent] == [200] * len(asked)
+    assert "".join(run_order(server, [name for name, _ in asked])) == expected
+
+
+def test_a_level_refuses_when_its_queue_is_full_and_others_do_not(server: Server) -> None:
+    with stopped(executor_of(server, "levels")):
+        sent = [ask(server, "levels", f"full-{index}", priority=3) for index in range(3)]
+        sent += [ask(server, "levels", f"free-{index}", priority=1) for index in range(3)]
+        status, answer = sent.pop(2).answer()
+        assert status == 503 and "Exceeds maximum queue size" in answer["error"]
+    assert [one.answer()[0] for one in sent] == [200] * 5
+
+
+def test_late_requests_are_served_behind_the_others(server: Server) -> None:
+    with stopped(executor_of(server, "postpones")):
+        late = ask(server, "postpones", "late", timeout=1000)
+        sent = [late, ask(server, "postpones", "patient"), ask(server, "postpones", "later", timeout=1000)]
+        time.sleep(0.01)
+    assert [one.answer()[0] for one in sent] == [200] * 3
+    assert run_order(server, [one.name for one in sent]) == ["patient", "late", "later"]
+
+
+def test_the_queue_is_as_long_as_the_configuration_says(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stopped(executor_of(server, "postpones")))
+        sent = [ask(server, "postpones", f"long-{index}") for index in range(7)]
+        assert [one.answer()[0] for one in sent[5:]] == [503, 503]
+    assert [one.answer()[0] for one in sent[:5]] == [200] * 5
+
+
+def test_the_configuration_in_force_says_so_and_can_be_loaded(server: Server, tmp_path: Path) -> None:
+    document = server.get("/v2/models/levels/config").json()["dynamic_batching"]
+    assert (document["priority_levels"], document["default_priority_level"]) == (3, 2)
+    assert document["priority_queue_policy"]["3"]["max_queue_size"] == 2
+    assert server.get("/v2/models/postpones/config").json()["dynamic_batching"]["default_queue_policy"] == {
+        "timeout_action": "DELAY",
+        "default_timeout_microseconds": 60000000,
+        "allow_timeout_override": True,
+        "max_queue_size": 5,
+    }
+    assert server.get("/v2/models/single/config").json()["dynamic_batching"]["priority_levels"] == 2
