@@ -3,6 +3,7 @@
 Protocol-neutral: HTTP/1.1, HTTP/2 and later protocols fill LaneClient.request, submit, and get deliver().
 """
 
+from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from server._fast.infer_claim cimport Part
@@ -36,6 +37,8 @@ cdef class InferCall:
     cdef uint32_t part_count
     cdef uint32_t parts_left
     cdef bint in_flight
+    cdef bint is_held              # finished, but calls before it are not
+    cdef PyObject* next_call       # the one that came after it, where answers keep their order
     cdef int tag                   # the responder's
     cdef int form                  # the responder's: how the reply is written (rest_codec)
     cdef list regions              # ClientRegions that the request names: open until the reply is written; or None
@@ -70,6 +73,9 @@ cdef class LaneClient:
     cdef Part** first_pending      # per slab
     cdef Part** last_pending
     cdef readonly uint32_t pending_count
+    cdef public bint is_ordered    # answers leave in the order in which the requests came
+    cdef PyObject* first_call      # is_ordered: calls without an answer, those that were cancelled included
+    cdef PyObject* last_call
     cdef ReplyTensor* replies
     cdef SegmentPool segments
     cdef int64_t* row_dims         # shaped mode: room for what infer_claim compares
@@ -85,6 +91,8 @@ cdef class LaneClient:
     cdef int wake(self) noexcept
     cdef int collect(self) except -1
     cdef int collect_slab(self, uint32_t slab, uint64_t now) except -1
+    cdef void line_up(self, InferCall call) noexcept
+    cdef int deliver_in_order(self, uint64_t now) except -1
     cdef int finish(self, InferCall call, uint64_t now) except -1
     cdef void trace(self, InferCall call, uint64_t run_start, uint64_t run_end) noexcept
     cdef int reply_tensors(self, InferCall call) noexcept nogil

@@ -20,6 +20,8 @@ class LaneClient:
     arena: Arena
     spec: Spec
     pending_count: int
+    #: Answers leave in the order in which the requests came.
+    is_ordered: bool
     def __init__(self, arena: Arena, spec: Spec, owner: int, instance_bells: list[int], turn: Turn) -> None: ...
     def set_trace(
         self,

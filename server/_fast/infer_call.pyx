@@ -247,6 +247,8 @@ cdef class LaneClient:
             if self.v.levels[level].delays:
                 level_stale_after(self.v, part.claim.slab, stale_ns)
             ring_publish(self.v, self.owner, &part.claim, call.published_ns, deadline_ns)
+        if self.is_ordered:
+            self.line_up(call)
         if not self.wake_due:
             self.wake_due = True
             self.turn.lane_due(self)
@@ -274,6 +276,9 @@ cdef class LaneClient:
     cdef int wake(self) noexcept:
         """End of the loop turn: one wake-up for all that was published in it; whether it took a system call."""
         self.wake_due = False
+        if self.is_ordered:
+            # A call that was cancelled stands in nobody's way any more.
+            self.deliver_in_order(now_ns())
         return lane_wake(self.v.lane, self.instance_bells)
 
     # -- replies
@@ -300,6 +305,37 @@ cdef class LaneClient:
                 )
             ):
                 self.collect_slab(slab, now)
+        if self.is_ordered:
+            self.deliver_in_order(now)
+        return 0
+
+    cdef void line_up(self, InferCall call) noexcept:
+        Py_INCREF(call)
+        if self.last_call == NULL:
+            self.first_call = <PyObject*>call
+        else:
+            (<InferCall>self.last_call).next_call = <PyObject*>call
+        self.last_call = <PyObject*>call
+
+    cdef int deliver_in_order(self, uint64_t now) except -1:
+        """Delivers finished calls up to the first one that is not.
+
+        No call waits for one behind it: rows lie in slabs in the order in which they were claimed, so what holds a row
+        up (room for outputs that nobody has read) belongs to calls before it.
+        """
+        cdef InferCall call
+        while self.first_call != NULL:
+            call = <InferCall>self.first_call
+            if call.in_flight and not call.is_held:
+                return 0
+            self.first_call = call.next_call
+            if self.first_call == NULL:
+                self.last_call = NULL
+            Py_DECREF(call)
+            if call.in_flight:
+                call.is_held = False
+                self.pending_count -= 1
+                self.finish(call, now)
         return 0
 
     cdef int collect_slab(self, uint32_t slab, uint64_t now) except -1:
@@ -327,8 +363,12 @@ cdef class LaneClient:
                 if failed_word:
                     self.note_failure(call, part, failed_word)
                 call.parts_left -= 1
-                if call.parts_left == 0:
+                if call.parts_left == 0 and not self.is_ordered:
                     self.finish(call, now)
+                elif call.parts_left == 0:
+                    # Still pending, as it holds rows.
+                    call.is_held = True
+                    self.pending_count += 1
                 Py_DECREF(call)
             part = following
         if kept_first != NULL:
@@ -414,7 +454,7 @@ cdef class LaneClient:
             ring_release(self.v, self.owner, &call.parts[i].claim)
             if self.v.mode == MODE_SHAPED and relaxed_load_half(&self.v.slabs[call.parts[i].claim.slab].crowded):
                 self.wake_later()
-            if call.part_count > 1:
+            if call.part_count > 1 or self.is_ordered:
                 ring_recycle(self.v, call.parts[i].claim.slab)
         call.responder = None
         return 0
@@ -460,6 +500,7 @@ cdef class LaneClient:
         call.in_flight = False
         relaxed_store(&self.stats.inflight_count, relaxed_load(&self.stats.inflight_count) - 1)
         relaxed_add(&self.stats.failure_counts[<int>REASON_CANCELED], 1)
+        self.pending_count -= call.is_held
         for i in range(call.part_count):
             if self.unlink(&call.parts[i]):
                 self.pending_count -= 1

@@ -78,7 +78,7 @@ FIELDS = (
     _yes("dynamic_batching.max_queue_delay_microseconds", "longest wait for a fuller batch, up to 10 seconds"),
     _yes(
         "dynamic_batching.preserve_ordering",
-        "holds with one instance, if the dimensions behind the batch axis are fixed",
+        "an answer waits for those to earlier requests; of requests on connections to one worker, so on one connection",
     ),
     _yes("dynamic_batching.default_queue_policy", "how long the queue is and how long requests stay in it"),
     _yes(

@@ -198,12 +198,6 @@ class _Fit:
             parsed.refuse("input[0].reshape", "not supported where other tensors have variable dimensions")
         if not is_batched and (config.preferred_batch_sizes or config.max_queue_delay_us):
             parsed.refuse("dynamic_batching", f"expected max_batch_size > 0 beside it: {fitted.batching.reason}")
-        if config.preserve_ordering and ((config.instances or 1) > 1 or fitted.batching.shaped):
-            parsed.refuse(
-                "dynamic_batching.preserve_ordering",
-                "expected one instance, and fixed dimensions behind the batch axis: else batches may overtake each "
-                "other",
-            )
         for index, sample in enumerate(config.warm_ups):
             self._check_warm_up(index, {one.name: (one.datatype, one.dims) for one in sample.inputs}, fitted)
             if sample.batch_rows > 1 and not is_batched:

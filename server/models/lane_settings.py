@@ -32,8 +32,7 @@ def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
     """The settings of a version that can be served."""
     assert version.model is not None and version.batching is not None
     config = version.config
-    # Of several instances the later batch may be the first to end.
-    instances = config.instances or (1 if config.preserve_ordering else server.instances)
+    instances = config.instances or server.instances
     max_batch_size = config.max_batch_size or server.max_batch_size
     # A queue that is shorter than a batch would make batches shorter.
     queue_rows = max(

@@ -73,7 +73,7 @@ class Lane:
             pads=[pad[:6] for pad in self.seen.padding.pads],
             slo_ns=self.settings.slo_p99_us * 1000,
             values=[i for i, tensor in enumerate(self.seen.inputs) if tensor.name in self.seen.batch_axes.same],
-            levels=self.settings.levels,
+            levels=list(self.settings.levels),
             default_level=version.config.queues.default_level or 1,
         )
         self.ring = Ring(self.arena)
@@ -119,6 +119,7 @@ class Lane:
             "is_initial": self.is_initial,
             "instances": self.settings.instances,
             "max_queue_delay_us": self.settings.max_queue_delay_us,
+            "preserve_ordering": config.preserve_ordering,
             "labels": dict(config.labels),
             "configured": configured(self.found, self.settings),
         }

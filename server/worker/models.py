@@ -64,6 +64,7 @@ class Models:
             document["batch_axes"],
         )
         client = LaneClient(arena, spec, self._slot, list(bells), self._frontend)
+        client.is_ordered = document["preserve_ordering"]
         model = ServedModel(
             document["name"],
             document["version"],

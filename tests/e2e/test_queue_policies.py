@@ -1,4 +1,4 @@
-"""Priorities and queue policies of config.pbtxt, as a server with an executor that stands still for a moment shows them."""
+"""Priorities and queue policies of config.pbtxt, as they show while an executor stands still for a moment."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from server.protocol import messages
+from tests.support import http2_frames as h2
 from tests.support import onnx_writer, triton_repository
 from tests.support.faults import metric, stopped, wait_until
+from tests.support.h2_peer import H2Peer
 from tests.support.server import Server, running
 
 LEVELS = """
@@ -37,7 +40,12 @@ SINGLE = """
 max_batch_size: 0
 dynamic_batching { priority_levels: 2 default_priority_level: 2 }
 """
-TEXTS = {"levels": LEVELS, "postpones": DELAY, "single": SINGLE}
+ORDERED = """
+max_batch_size: 3
+dynamic_batching { preserve_ordering: true }
+"""
+TEXTS = {"levels": LEVELS, "ordered": ORDERED, "postpones": DELAY, "single": SINGLE}
+SERVICE = "/inference.GRPCInferenceService/ModelInfer"
 
 
 class Asked(NamedTuple):
@@ -77,7 +85,9 @@ def ask(server: Server, model: str, name: str, **parameters: int) -> Asked:
     body = json.dumps({"id": name, "inputs": [tensor], "parameters": parameters}).encode()
     link = server.connect()
     before = seen(server)
-    link.sendall(f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    link.sendall(
+        f"POST /v2/models/{model}/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
     wait_until(lambda: seen(server) > before, "the request arrived")
     return Asked(name, link)
 
@@ -101,10 +111,13 @@ def run_order(server: Server, names: Sequence[str]) -> list[str]:
     return sorted(found, key=lambda name: found[name])
 
 
-@pytest.mark.parametrize(("model", "asked", "expected"), [
-    ("levels", [("a", 3), ("b", 2), ("c", 0), ("d", 9), ("e", 1), ("f", 3), ("g", 1)], "egbcdaf"),
-    ("single", [("A", 0), ("B", 2), ("C", 1), ("D", 1)], "CDAB"),
-])
+@pytest.mark.parametrize(
+    ("model", "asked", "expected"),
+    [
+        ("levels", [("a", 3), ("b", 2), ("c", 0), ("d", 9), ("e", 1), ("f", 3), ("g", 1)], "egbcdaf"),
+        ("single", [("A", 0), ("B", 2), ("C", 1), ("D", 1)], "CDAB"),
+    ],
+)
 def test_requests_run_by_priority(server: Server, model: str, asked: list[tuple[str, int]], expected: str) -> None:
     with stopped(executor_of(server, model)):
         sent = [ask(server, model, name, priority=priority) for name, priority in asked]
@@ -136,6 +149,33 @@ def test_the_queue_is_as_long_as_the_configuration_says(server: Server) -> None:
         sent = [ask(server, "postpones", f"long-{index}") for index in range(7)]
         assert [one.answer()[0] for one in sent[5:]] == [503, 503]
     assert [one.answer()[0] for one in sent[:5]] == [200] * 5
+
+
+def grpc_message(rows: int) -> bytes:
+    found = messages.method(SERVICE)
+    assert found is not None
+    request = found.request(model_name="ordered", raw_input_contents=[bytes(16 * rows)])
+    request.inputs.add(name="x", shape=[rows, 4], datatype="FP32")
+    return bytes(request.SerializeToString())
+
+
+def test_answers_keep_the_order_of_their_requests(server: Server) -> None:
+    """The fourth fits into the batch of the second, so it runs before the third. The first is cancelled meanwhile."""
+    streams = {1: 3, 3: 2, 5: 3, 7: 1}
+    with H2Peer(server.host, server.port) as peer:
+        with stopped(executor_of(server, "ordered")):
+            for stream, rows in streams.items():
+                before = seen(server)
+                peer.send(h2.call(stream, SERVICE.encode(), grpc_message(rows)))
+                wait_until(lambda before=before: seen(server) > before, "the request arrived")
+            before = seen(server)
+            peer.send(h2.frame(h2.RST_STREAM, 0, 1, b"\0\0\0\x08"))
+            wait_until(lambda: seen(server) < before, "the first one is cancelled")
+        for stream in list(streams)[1:]:
+            peer.wait(h2.HEADERS, stream, h2.END_STREAM)
+            assert peer.field(stream, b"grpc-status") == b"0"
+        ends = [one.stream for one in peer.frames if one.kind == h2.HEADERS and one.flags & h2.END_STREAM]
+    assert ends == [3, 5, 7]
 
 
 def test_the_configuration_in_force_says_so_and_can_be_loaded(server: Server, tmp_path: Path) -> None:

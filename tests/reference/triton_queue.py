@@ -1,4 +1,4 @@
-"""Triton's queue of one model, as its ModelQueuePolicy and ModelDynamicBatching document it, for batches of one request.
+"""Triton's queue of a model, as ModelQueuePolicy and ModelDynamicBatching document it, for batches of one request.
 
 Levels from 1, the first one runs first. Each has a queue of its own: requests beyond max_queue_size are refused; a
 request past its timeout is rejected when its turn comes, or, with DELAY, put behind the others of its level.

@@ -116,11 +116,6 @@ REFUSED = [
     ([2, 4], "dynamic_batching { max_queue_delay_microseconds: 5 }", "dynamic_batching: expected max_batch_size > 0"),
     (
         [-1, 4],
-        "instance_group { count: 2 }\ndynamic_batching { preserve_ordering: true }",
-        "line 2: dynamic_batching.preserve_ordering: expected one instance",
-    ),
-    (
-        [-1, 4],
         'model_warmup { inputs { key: "z" value { data_type: TYPE_FP32 zero_data: true } } }',
         "model_warmup[0].inputs: expected every input, 'x' is missing",
     ),
@@ -139,9 +134,9 @@ def test_contradictions(tmp_path: Path, dims: list[int], text: str, reason: str)
     assert found.error is not None and found.error.startswith("config.pbtxt line ") and reason in found.error
 
 
-def test_order_takes_one_instance(tmp_path: Path) -> None:
+def test_order_and_instances(tmp_path: Path) -> None:
     found = read(tmp_path, free([-1, 4]), "dynamic_batching { preserve_ordering: true }")
-    assert settings_of(found, ServeConfig(instances=4)).instances == 1
+    assert settings_of(found, ServeConfig(instances=4)).instances == 4
 
 
 def test_a_model_without_versions(tmp_path: Path) -> None:
