@@ -16,11 +16,21 @@ cdef class LaneExecutor:
     cdef int worker_bells[64]
     cdef Batch batch               # the present one, from next_batch() to complete()
     cdef BusyMeter busy
+    cdef bint is_shared            # SharedLanes takes batches and grants them to next_batch(), one at a time
+    cdef bint is_granted
 
     cdef int wait(self) noexcept nogil
     cdef void sleep(self) noexcept nogil
-    cdef void sleep_unpublished(self) noexcept nogil
     cdef void step(self) noexcept nogil
-    cdef bint nap(self, uint64_t nap_ns) noexcept nogil
     cdef int wake_owner(self, uint32_t row) except -1
     cdef int set_failure(self, uint32_t row, int code, bytes text) except -1
+
+
+# How long an instance sleeps at most before it looks by itself.
+cdef enum:
+    NAP_NS = 1000000000
+
+# Seals the slab that is due and takes its rows, as many as the latency target has: 0, or what ring_seal says.
+cdef int take_due(ArenaView* v, int instance, BusyMeter* busy, Batch* batch) noexcept nogil
+# Sleeps until the bell rings, at most nap_ns; whether it rang.
+cdef bint bell_nap(int bell, uint64_t nap_ns) noexcept nogil

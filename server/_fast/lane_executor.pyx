@@ -19,7 +19,7 @@ from server._fast.atomics cimport (
 )
 from server._fast.clock cimport now_ns
 from server._fast.cost_table cimport cost_add
-from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, Control, RowFailure, RowMeta
+from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, ArenaView, Control, RowFailure, RowMeta
 from server._fast.quarantine cimport quarantine_add, row_digest
 from server._fast.slab_ring cimport (
     FAILURE_POISON,
@@ -41,7 +41,7 @@ from server._fast.slab_ring cimport (
     row_owner,
     row_state,
 )
-from server._fast.slo_cut cimport busy_add, busy_share, slo_rows
+from server._fast.slo_cut cimport BusyMeter, busy_add, busy_share, slo_rows
 from server._fast.stats cimport stats_batch
 from server._fast.wakeup cimport POLLIN, bell_clear, c_ppoll, lane_sleep_begin, lane_sleep_end, pollfd, worker_wake
 
@@ -52,8 +52,6 @@ cdef extern from "<time.h>" nogil:
 cdef extern from "<sched.h>" nogil:
     int sched_yield() noexcept
 
-#: How long an instance sleeps at most before it looks by itself; finding work then counts as a missed wake-up.
-cdef uint64_t NAP_NS = 1000000000
 #: How often an instance lets a worker run that is filling a row of its sealed slab before it sleeps.
 cdef int YIELDS = 16
 #: After so many tries, eight of them a quarter of a millisecond long, the rows that are there run without the one that
@@ -62,6 +60,44 @@ cdef int PATIENCE = 24
 #: How long an input that ended two executors by itself is refused.
 cdef uint64_t QUARANTINE_NS = 600000000000
 cdef bytes POISON_TEXT = b"this input ended the executor process twice; it is refused for ten minutes"
+
+
+cdef void sleep_unpublished() noexcept nogil:
+    """A claimed row is still being filled by a process that does not run: let it, for a moment.
+
+    Without a word to the wakers: a wake-up is for an instance that can take what was published.
+    """
+    cdef timespec moment
+    moment.tv_sec = 0
+    moment.tv_nsec = 250000
+    c_nanosleep(&moment, NULL)
+
+
+cdef bint bell_nap(int bell, uint64_t nap_ns) noexcept nogil:
+    cdef pollfd waiting
+    cdef timespec limit
+    waiting.fd = bell
+    waiting.events = POLLIN
+    limit.tv_sec = nap_ns // 1000000000
+    limit.tv_nsec = nap_ns % 1000000000
+    return c_ppoll(&waiting, 1, &limit, NULL) == 1
+
+
+cdef int take_due(ArenaView* v, int instance, BusyMeter* busy, Batch* batch) noexcept nogil:
+    cdef int tries = 0, code = ring_seal(v, instance, now_ns(), batch)
+    cdef uint64_t now
+    if code < 0:
+        return code
+    if v.cost.slo_ns and batch.attempts == 0:
+        now = now_ns()
+        batch.row_limit = slo_rows(v, batch, busy_share(busy, now), now)
+    while ring_take(v, instance, now_ns(), tries >= PATIENCE, batch) == RING_UNPUBLISHED:
+        tries += 1
+        if tries <= YIELDS:
+            sched_yield()
+        else:
+            sleep_unpublished()
+    return 0
 
 
 cdef class LaneExecutor:
@@ -88,30 +124,22 @@ cdef class LaneExecutor:
         >= 1: an executor died with this slab, run its rows one by one through take_alone().
         """
         cdef int code
-        with nogil:
-            code = self.wait()
+        if self.is_shared:
+            # What was granted, and then the turn of this lane is over.
+            code = 0 if self.is_granted else -1
+            self.is_granted = False
+        else:
+            with nogil:
+                code = self.wait()
         if code < 0:
             return None
         return self.batch.slab, self.batch.row_count, self.batch.live_count, self.batch.attempts
 
     cdef int wait(self) noexcept nogil:
-        cdef int tries
-        cdef uint64_t now
         while not self.v.lane.shutdown:
-            if ring_seal(self.v, self.instance, now_ns(), &self.batch) < 0:
-                self.sleep()
-                continue
-            if self.v.cost.slo_ns and self.batch.attempts == 0:
-                now = now_ns()
-                self.batch.row_limit = slo_rows(self.v, &self.batch, busy_share(&self.busy, now), now)
-            tries = 0
-            while ring_take(self.v, self.instance, now_ns(), tries >= PATIENCE, &self.batch) == RING_UNPUBLISHED:
-                tries += 1
-                if tries <= YIELDS:
-                    sched_yield()
-                else:
-                    self.sleep_unpublished()
-            return 0
+            if take_due(self.v, self.instance, &self.busy, &self.batch) == 0:
+                return 0
+            self.sleep()
         return -1
 
     cdef void sleep(self) noexcept nogil:
@@ -125,33 +153,13 @@ cdef class LaneExecutor:
         if code != 0 and not self.v.lane.shutdown:
             if code == RING_WAIT and due_ns - now < nap_ns:
                 nap_ns = due_ns - now
-            if self.nap(nap_ns):
+            if bell_nap(self.bell, nap_ns):
                 bell_clear(self.bell)
                 # A worker that shares this core and has rows to publish gets to do so first: one batch instead of two.
                 sched_yield()
             elif code == RING_EMPTY and ring_due(self.v, now_ns(), &slab, &word, &due_ns) != RING_EMPTY:
                 shared_add(&self.v.lane.missed_wakeups, 1)
         lane_sleep_end(self.v.lane, self.instance)
-
-    cdef void sleep_unpublished(self) noexcept nogil:
-        """A claimed row is still being filled by a process that does not run: let it, for a moment.
-
-        Without a word to the wakers: a wake-up is for an instance that can take what was published.
-        """
-        cdef timespec moment
-        moment.tv_sec = 0
-        moment.tv_nsec = 250000
-        c_nanosleep(&moment, NULL)
-
-    cdef bint nap(self, uint64_t nap_ns) noexcept nogil:
-        """Sleeps until the bell rings, at most nap_ns; whether it rang."""
-        cdef pollfd waiting
-        cdef timespec limit
-        waiting.fd = self.bell
-        waiting.events = POLLIN
-        limit.tv_sec = nap_ns // 1000000000
-        limit.tv_nsec = nap_ns % 1000000000
-        return c_ppoll(&waiting, 1, &limit, NULL) == 1
 
     cdef void step(self) noexcept nogil:
         """Says that the instance gets on with the slab: else the supervisor takes it for stuck one day."""

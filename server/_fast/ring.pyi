@@ -67,6 +67,9 @@ class Ring:
     def publish(self, owner: int, claim: Claim, now_ns: int = 0, deadline_ns: int = 0) -> None:
         """Says that the rows are filled; deadline_ns 0 is none."""
 
+    def wake(self, bells: list[int]) -> bool:
+        """Wakes one sleeping instance by its eventfd; whether one slept. After publishing."""
+
     def cancel(self, owner: int, claim: Claim) -> int:
         """Gives rows up in any state; how many had not begun to run."""
 

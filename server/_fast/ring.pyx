@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 from server._fast.atomics cimport relaxed_load, relaxed_load_half, relaxed_store_half, word_load
 from server._fast.layout cimport (
+    MAX_INSTANCES,
     MAX_PADS,
     MAX_RANK,
     MODE_ROWS,
@@ -55,6 +56,7 @@ from server._fast.slab_ring cimport (
     slab_state,
     word_generation,
 )
+from server._fast.wakeup cimport lane_wake
 
 
 cdef class Ring:
@@ -144,6 +146,14 @@ cdef class Ring:
     def publish(self, uint32_t owner, tuple claim, uint64_t now_ns=0, uint64_t deadline_ns=0):
         cdef Claim c = as_claim(claim)
         ring_publish(&self.arena.view, owner, &c, now_ns, deadline_ns)
+
+    def wake(self, list bells):
+        cdef int fds[MAX_INSTANCES]
+        if len(bells) != <Py_ssize_t>self.arena.view.header.instance_count:
+            raise ValueError(f"{len(bells)} bells: the arena has {self.arena.view.header.instance_count} instances")
+        for instance, bell in enumerate(bells):
+            fds[<int>instance] = bell
+        return bool(lane_wake(self.arena.view.lane, fds))
 
     def cancel(self, uint32_t owner, tuple claim):
         cdef Claim c = as_claim(claim)

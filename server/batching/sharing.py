@@ -4,8 +4,8 @@ The rule in words. Each model has had so much run time; of those with a batch th
 goes next. A model that comes back after a pause starts where the others are: time that it did not use is gone, so it
 cannot shut the others out by what it saved. A batch that keeps its deadline only if it goes next is preferred, the
 earliest deadline first, but as a loan: run time is counted all the same, and a model that has had LOAN_NS more than the
-one with least gets none. So whatever a model asks for and however it sets its deadlines, another one that has work waits
-for at most that and a run.
+one with least gets none. So whatever a model asks for and however it sets its deadlines, another one that has work
+waits for at most that and a run.
 
 Priority levels are a matter within a model (server.batching.plan): they do not put one model before another.
 
