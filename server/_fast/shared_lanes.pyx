@@ -1,9 +1,10 @@
 """One instance of an executor that serves several lanes: it waits for any of them and takes the batch of one.
 
 The instance has one bell. Before it sleeps it says so in every lane and looks at every lane again, so whoever
-publishes in any of them wakes it (wakeup.pxd); a wake-up says nothing of which lane it is about. Which of the lanes with a batch
-that is due goes next is lane_sharing's business, which batch of it slab_ring's. Used by the instance's thread alone, but
-for interrupt(). The arenas belong to the LaneExecutors, which it keeps. Looking costs O(slabs) for each lane.
+publishes in any of them wakes it (wakeup.pxd); a wake-up says nothing of which lane it is about. Which of the lanes
+with a batch that is due goes next is lane_sharing's business, which batch of it slab_ring's. Used by the instance's
+thread alone, but for interrupt(). The arenas belong to the LaneExecutors, which it keeps. Looking costs O(slabs) for
+each lane.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -102,6 +103,15 @@ cdef class SharedLanes:
             for i in range(self.count):
                 if half_load(&self.lanes[self.numbers[i]].v.lane.shutdown):
                     return ~<int>self.numbers[i]
+            if self.count == 1:
+                # Alone it shares with nobody; its run time counts once others come.
+                number = self.numbers[0]
+                self.charged_ns = 0
+                self.granted_ns = now_ns()
+                if take_due(self.lanes[number].v, self.instance, self.lanes[number].batch) == 0:
+                    return number
+                self.sleep()
+                continue
             count = self.look(due, &wait_until_ns)
             if count == 0:
                 self.sleep()
