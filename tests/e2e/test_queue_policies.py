@@ -151,12 +151,29 @@ def test_the_queue_is_as_long_as_the_configuration_says(server: Server) -> None:
     assert [one.answer()[0] for one in sent[:5]] == [200] * 5
 
 
-def grpc_message(rows: int) -> bytes:
+def grpc_message(model: str, rows: int, name: str = "", priority: int = 0) -> bytes:
     found = messages.method(SERVICE)
     assert found is not None
-    request = found.request(model_name="ordered", raw_input_contents=[bytes(16 * rows)])
+    request = found.request(model_name=model, id=name, raw_input_contents=[bytes(16 * rows)])
     request.inputs.add(name="x", shape=[rows, 4], datatype="FP32")
+    if priority:
+        request.parameters["priority"].uint64_param = priority
     return bytes(request.SerializeToString())
+
+
+def test_priorities_over_grpc(server: Server) -> None:
+    with H2Peer(server.host, server.port) as peer:
+        with stopped(executor_of(server, "levels")):
+            for index, priority in enumerate((3, 0, 1)):
+                before = seen(server)
+                message = grpc_message("levels", 1, f"grpc-{priority}", priority)
+                peer.send(h2.call(1 + 2 * index, SERVICE.encode(), message))
+                wait_until(lambda before=before: seen(server) > before, "the request arrived")
+        for stream in (1, 3, 5):
+            peer.wait(h2.HEADERS, stream, h2.END_STREAM)
+            assert peer.field(stream, b"grpc-status") == b"0"
+    names = [f"grpc-{priority}" for priority in (3, 0, 1)]
+    assert run_order(server, names) == ["grpc-1", "grpc-0", "grpc-3"]
 
 
 def test_answers_keep_the_order_of_their_requests(server: Server) -> None:
@@ -166,7 +183,7 @@ def test_answers_keep_the_order_of_their_requests(server: Server) -> None:
         with stopped(executor_of(server, "ordered")):
             for stream, rows in streams.items():
                 before = seen(server)
-                peer.send(h2.call(stream, SERVICE.encode(), grpc_message(rows)))
+                peer.send(h2.call(stream, SERVICE.encode(), grpc_message("ordered", rows)))
                 wait_until(lambda before=before: seen(server) > before, "the request arrived")
             before = seen(server)
             peer.send(h2.frame(h2.RST_STREAM, 0, 1, b"\0\0\0\x08"))
