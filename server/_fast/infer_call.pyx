@@ -244,8 +244,8 @@ cdef class LaneClient:
                 self.last_pending[part.claim.slab].next = part
             self.last_pending[part.claim.slab] = part
             self.pending_count += 1
-            if self.v.levels[level].delays:
-                level_stale_after(self.v, part.claim.slab, stale_ns)
+            if self.v.is_ranked:
+                level_stale_after(self.v, part.claim.slab, stale_ns if stale_ns else deadline_ns)
             ring_publish(self.v, self.owner, &part.claim, call.published_ns, deadline_ns)
         if self.is_ordered:
             self.line_up(call)

@@ -159,7 +159,7 @@ typedef struct {
     uint64_t opened_ns;
     uint32_t capacity; /* rows of this shape that it holds */
     uint8_t pad2[28];
-    uint64_t stale_ns; /* claimers, where timeouts delay: when the last of its rows is past its timeout; 0: nobody yet */
+    uint64_t stale_ns; /* claimers, if is_ranked: when the last of its rows is past its timeout; 0: nobody yet */
     uint32_t level;    /* the priority level of its rows, 0 for the first */
     uint8_t pad3[4];
 } SlabHeader;

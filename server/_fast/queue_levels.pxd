@@ -82,9 +82,7 @@ cdef inline bint level_has_slab(ArenaView* v, uint32_t level) noexcept nogil:
 
 
 cdef inline void level_stale_after(ArenaView* v, uint32_t slab, uint64_t stale_ns) noexcept nogil:
-    """Says when rows that the caller has claimed in this slab are past their timeout; 0: never. The slab goes behind
-    the others of its level when all of its rows are.
-    """
+    """Says when rows that the caller has claimed in this slab are past their timeout, 0: never: see slab_rank."""
     cdef uint64_t* at = &v.slabs[slab].stale_ns
     cdef uint64_t seen, until_ns = stale_ns if stale_ns else <uint64_t>-1
     while True:
@@ -94,9 +92,17 @@ cdef inline void level_stale_after(ArenaView* v, uint32_t slab, uint64_t stale_n
 
 
 cdef inline uint32_t slab_rank(ArenaView* v, uint32_t slab, uint64_t now_ns) noexcept nogil:
-    """What comes before age: slabs of a lower rank run first."""
+    """What comes before age: slabs of a lower rank run first.
+
+    A slab in which every row is past its timeout goes behind the others of its level; if such rows are refused, it goes
+    before all: that costs nothing, and its clients would else wait for the end of what may never end.
+    """
     cdef uint64_t stale_ns
+    cdef uint32_t level
     if not v.is_ranked:
         return 0
     stale_ns = relaxed_load(&v.slabs[slab].stale_ns)
-    return 2 * relaxed_load_half(&v.slabs[slab].level) + (0 < stale_ns <= now_ns)
+    level = relaxed_load_half(&v.slabs[slab].level)
+    if stale_ns == 0 or now_ns < stale_ns:
+        return 2 * level + 1
+    return 2 * level + 2 if v.levels[level].delays else 0

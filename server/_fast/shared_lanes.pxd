@@ -30,6 +30,7 @@ cdef class SharedLanes:
     cdef uint64_t granted_ns
 
     cdef int wait(self) noexcept nogil
+    cdef int take(self, SharedLane* lane) noexcept nogil
     cdef uint32_t look(self, Offer* due, uint64_t* wait_until_ns) noexcept nogil
     cdef void wake_another(self, const Offer* due, uint32_t count, uint32_t number) noexcept nogil
     cdef void sleep(self) noexcept nogil

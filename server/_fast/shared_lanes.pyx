@@ -108,7 +108,7 @@ cdef class SharedLanes:
                 number = self.numbers[0]
                 self.charged_ns = 0
                 self.granted_ns = now_ns()
-                if take_due(self.lanes[number].v, self.instance, self.lanes[number].batch) == 0:
+                if self.take(&self.lanes[number]) == 0:
                     return number
                 self.sleep()
                 continue
@@ -118,10 +118,13 @@ cdef class SharedLanes:
                 continue
             self.granted_ns = now_ns()
             number = self.sharing.take_lane(due, count, self.granted_ns, &self.charged_ns)
-            if take_due(self.lanes[number].v, self.instance, self.lanes[number].busy, self.lanes[number].batch) == 0:
+            if self.take(&self.lanes[number]) == 0:
                 self.wake_another(due, count, number)
                 return number
             self.sharing.lane_back(number, self.charged_ns)
+
+    cdef int take(self, SharedLane* lane) noexcept nogil:
+        return take_due(lane.v, self.instance, lane.busy, lane.batch)
 
     cdef void wake_another(self, const Offer* due, uint32_t count, uint32_t number) noexcept nogil:
         """Batches of other lanes wait: workers may have woken this instance for each of them, and no other."""

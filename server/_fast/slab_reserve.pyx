@@ -26,8 +26,8 @@ cdef int ring_reserve(ArenaView* v, uint32_t owner, uint64_t now_ns, Claim* out)
     """Keeps a slab for one owner, who opens it when its rows are filled or gives it up: 0, or RING_FULL.
 
     RING_FULL too when rows wait in an open slab, since a batch is worth more than a copy, and when less than half of
-    the slabs is free: those who fill slowly must leave room for others. Not in a lane with priority levels. Nobody else acts on a slab
-    that is being opened, unless its owner dies. Rows mode only.
+    the slabs is free: those who fill slowly must leave room for others. Not in a lane with priority levels. Nobody
+    else acts on a slab that is being opened, unless its owner dies. Rows mode only.
     """
     cdef uint32_t slab, free_count = 0, found = v.slab_count
     cdef uint64_t word, opening

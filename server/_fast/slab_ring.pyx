@@ -375,8 +375,8 @@ cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* w
 
     A slab is due at once (natural batching), or with a queue delay when it is that old, has the preferred rows, or has
     to run for the lane's latency target to hold. A slab that was left behind, by a dead executor or with rows that
-    could not run yet, is due as soon as it has a row to run. Of several the lowest rank goes first: a priority level,
-    and in it what is past its timeout last. The reference for this rule is server.batching.plan.decide.
+    could not run yet, is due as soon as it has a row to run. Of several the lowest rank goes first (queue_levels.pxd),
+    and in it the oldest. The reference for this rule is server.batching.plan.decide.
     """
     cdef uint64_t word, due_ns, best_word = 0, delay_ns = v.lane.max_queue_delay_ns
     cdef uint32_t slab, state, best = v.slab_count, full = v.lane.preferred_rows

@@ -1,13 +1,13 @@
 """Which rows share a batch and when it runs: the published batching rule, as pure functions.
 
 The rule in words. An idle instance takes the oldest slab that is due, of those of the first priority level that has
-one. Where late requests are delayed, slabs with others go before those in which every request is past its timeout. A
-slab that was left behind (by a dead executor, or run while some of its rows were still being filled, or had no room
-for their outputs) is due as soon as it has a row to run. An open slab with rows in it is due at once (natural
-batching) unless a queue delay is set; then it is due when it holds the preferred number of rows, or as many as it has
-room for, or was opened that long ago, or has to run for its latency target to hold. How many of its rows run then is
-slo_policy's to say: all, without a target. If nothing is due, the instance sleeps until the earliest open slab will
-be, or until it is woken.
+one. Where late requests are delayed, slabs with others go before those in which every request is past its timeout;
+where they are refused, a slab in which every request is goes before all, as that costs nothing. A slab that was left
+behind (by a dead executor, or run while some of its rows were still being filled, or had no room for their outputs) is
+due as soon as it has a row to run. An open slab with rows in it is due at once (natural batching) unless a queue delay
+is set; then it is due when it holds the preferred number of rows, or as many as it has room for, or was opened that
+long ago, or has to run for its latency target to hold. How many of its rows run then is slo_policy's to say: all,
+without a target. If nothing is due, the instance sleeps until the earliest open slab will be, or until it is woken.
 
 `decide` and `claim` are the reference for `ring_due` and `ring_claim` in server/_fast/slab_ring.pyx, which do the same
 on the shared words.
@@ -26,7 +26,8 @@ class Slab(NamedTuple):
     it is being filled or its outputs need the room of others that workers have not read. capacity: rows that it holds
     where that depends on their shape, 0 for what the plan says. run_by_ns: when it is due whatever the queue delay,
     so that its latency target holds (slo_policy), 0 without one. level: the priority level of its rows, 0 is the first;
-    stale_ns: when the last of them is past its timeout and has to let others pass, 0 for never.
+    stale_ns: when the last of them is past its timeout, 0 for never; delays: late ones let others pass, else they are
+    refused.
     """
 
     slab: int
@@ -39,6 +40,7 @@ class Slab(NamedTuple):
     run_by_ns: int = 0
     level: int = 0
     stale_ns: int = 0
+    delays: bool = True
 
 
 class Plan(NamedTuple):
@@ -95,7 +97,7 @@ def decide(slabs: Sequence[Slab], plan: Plan, now_ns: int) -> RunSlab | WaitUnti
         else:
             waits.append(due_ns)
     if due:
-        return RunSlab(min(due, key=lambda slab: (slab.level, 0 < slab.stale_ns <= now_ns, slab.age)).slab)
+        return RunSlab(min(due, key=lambda slab: (*_rank(slab, now_ns), slab.age)).slab)
     return WaitUntil(min(waits)) if waits else Sleep()
 
 
@@ -108,3 +110,9 @@ def claim(slabs: Sequence[Slab], plan: Plan, rows: int, free_count: int, hint: i
     if fits:
         return Join(next((slab.slab for slab in fits if slab.slab == hint), fits[0].slab))
     return Open() if free_count else Full()
+
+
+def _rank(slab: Slab, now_ns: int) -> tuple[int, bool]:
+    """What comes before age."""
+    is_late = 0 < slab.stale_ns <= now_ns
+    return (-1, False) if is_late and not slab.delays else (slab.level, is_late)

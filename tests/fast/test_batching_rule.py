@@ -21,7 +21,8 @@ NEVER_NS = (1 << 64) - 1
 SHAPED_BYTES = 192
 
 
-LEVELS = 3
+#: Of each priority level: late requests let others pass, else they are refused.
+DELAYS = (True, False, True)
 
 
 def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
@@ -41,7 +42,7 @@ def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
             instance_count=1,
             max_queue_delay_ns=plan.max_queue_delay_ns,
             preferred_rows=plan.preferred_rows,
-            levels=[(5, 0, 0, True, False)] * LEVELS,
+            levels=[(5, 0, 0, delays, False) for delays in DELAYS],
         )
     )
 
@@ -60,7 +61,7 @@ def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
             st.integers(0, 300),
             st.booleans(),
             st.sampled_from([1, 20, 48]),
-            st.integers(0, LEVELS - 1),
+            st.integers(0, len(DELAYS) - 1),
             st.sampled_from([0, 100, 400]),
         ),
         max_size=12,
@@ -98,7 +99,16 @@ def test_the_ring_follows_the_rule(
             ring.stale_after(index, stale_ns)
             ring.publish(0, claim, now_ns)
             if first_row == 0:
-                slabs[index] = Slab(index, generation, rows, now_ns, capacity=capacity, level=level, stale_ns=stale_ns)
+                slabs[index] = Slab(
+                    index,
+                    generation,
+                    rows,
+                    now_ns,
+                    capacity=capacity,
+                    level=level,
+                    stale_ns=stale_ns,
+                    delays=DELAYS[level],
+                )
             else:
                 before = slabs[index]
                 slabs[index] = before._replace(rows=before.rows + rows, stale_ns=max(before.stale_ns, stale_ns))

@@ -581,7 +581,9 @@ class RingMachine(RuleBasedStateMachine):
         self.level_slabs, self.delays = level_slabs or (slab_count,), delays
         levels: Levels = [(slabs, 0, 0, delays, False) for slabs in self.level_slabs]
         self.ring = new(slab_count, row_capacity, delay_ns, preferred_rows, levels)
-        self.model = model.SlabRing(slab_count, row_capacity, delay_ns, preferred_rows, SHAPED_BYTES, 4, level_slabs)
+        self.model = model.SlabRing(
+            slab_count, row_capacity, delay_ns, preferred_rows, SHAPED_BYTES, 4, level_slabs, delays
+        )
         self.now_ns = 1
         self.filling: list[tuple[int, model.Claim]] = []
         self.waiting: list[tuple[int, model.Claim]] = []
@@ -604,7 +606,7 @@ class RingMachine(RuleBasedStateMachine):
         claim = self.ring.claim(owner, row_count, shapes, self.now_ns, signature, level)
         assert claim == self.model.claim(owner, row_count, shapes, self.now_ns, level)
         if claim is not None:
-            if self.delays:
+            if self.delays or len(self.level_slabs) > 1:
                 for ring in (self.ring, self.model):
                     ring.stale_after(claim[0], 0 if patience_ns is None else self.now_ns + patience_ns)
             self.filling.append((owner, claim))

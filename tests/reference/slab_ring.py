@@ -74,7 +74,8 @@ class Slab:
 
 
 class SlabRing:
-    """The model. `delay_ns`, `preferred_rows`: the lane's plan; `level_slabs`: what each priority level may hold."""
+    """The model. `delay_ns`, `preferred_rows`: the lane's plan; `level_slabs`: what each priority level may hold;
+    `delays`: late rows let others pass, else they go first, to be refused."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class SlabRing:
         input_bytes: int = 0,
         item_bytes: int = 0,
         level_slabs: tuple[int, ...] = (),
+        delays: bool = True,
     ) -> None:
         self.slabs = [Slab() for _ in range(slab_count)]
         self.row_capacity = row_capacity
@@ -93,6 +95,7 @@ class SlabRing:
         self.input_bytes = input_bytes
         self.item_bytes = item_bytes
         self.level_slabs = level_slabs or (slab_count,)
+        self.delays = delays
         self.generation = 0
         self.open_hint = 0
 
@@ -200,7 +203,7 @@ class SlabRing:
                 later.append(due_ns)
         if not due:
             return min(later, default=None)
-        oldest = min(due, key=lambda slab: (slab.level, 0 < slab.stale_ns <= now_ns, slab.generation))
+        oldest = min(due, key=lambda slab: (*self._rank(slab, now_ns), slab.generation))
         oldest.state, oldest.owner = SEALED, instance
         return {
             "slab": next(index for index, slab in enumerate(self.slabs) if slab is oldest),
@@ -211,6 +214,10 @@ class SlabRing:
             "wait_until_ns": 0,
             "row_limit": 0,
         }
+
+    def _rank(self, slab: Slab, now_ns: int) -> tuple[int, bool]:
+        is_late = 0 < slab.stale_ns <= now_ns
+        return (-1, False) if is_late and not self.delays else (slab.level, is_late)
 
     @staticmethod
     def _is_readable(row: Row) -> bool:

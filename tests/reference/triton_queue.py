@@ -1,7 +1,8 @@
 """Triton's queue of a model, as ModelQueuePolicy and ModelDynamicBatching document it, for batches of one request.
 
 Levels from 1, the first one runs first. Each has a queue of its own: requests beyond max_queue_size are refused; a
-request past its timeout is rejected when its turn comes, or, with DELAY, put behind the others of its level.
+request past its timeout is rejected, or, with DELAY, put behind the others of its level. Other than in Triton, which
+looks at a level when its turn has come, the late ones of all levels are rejected when a batch is chosen.
 """
 
 from __future__ import annotations
@@ -59,12 +60,13 @@ class TritonQueue:
 
     def dequeue(self, now: int) -> int | None:
         for level in self.levels:
-            while level.queue and 0 < level.queue[0].expires < now:
-                late = level.queue.popleft()
+            for late in [request for request in level.queue if 0 < request.expires < now]:
+                level.queue.remove(late)
                 if level.policy.delays:
                     level.delayed.append(late)
                 else:
                     self.rejected.append(late.name)
+        for level in self.levels:
             for waiting in (level.queue, level.delayed):
                 if waiting:
                     return waiting.popleft().name
