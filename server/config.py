@@ -317,6 +317,14 @@ OPTIONS: tuple[Option, ...] = (
         "a process that stands still for so long is replaced, a model run only after ten times its p99; 0 is never",
     ),
     Option(
+        "reload_without_room",
+        "WHAT",
+        one_of("refuse", "unload-first"),
+        "refuse",
+        "models",
+        "a version for which there is no memory beside the one that serves: refuse it, or end that one first",
+    ),
+    Option(
         "load_timeout_s",
         "S",
         seconds(30 * 86400.0, low=1.0),
@@ -405,6 +413,7 @@ class ServeConfig:
     drain_delay_s: float = 0.0
     drain_timeout_s: float = 30.0
     stuck_after_s: float = 5.0
+    reload_without_room: str = "refuse"
     load_timeout_s: float = 1800.0
     log_format: str = "auto"
     log_level: str = "info"

@@ -26,8 +26,10 @@ from server.protocol.datatypes import BY_CODE, BY_NAME
 
 #: Datatype code -> onnx.TensorProto.DataType, the number that IOBinding takes for every fixed-width type.
 _ELEMENT_TYPES: dict[int, int] = {code: datatype.onnx for code, datatype in BY_CODE.items()}
-_PATH = re.compile(r"(?:[A-Za-z]:)?(?:/[^\s:'\"/]+)+/?(?::\d+)?")
+_PATH = re.compile(r"(?:\b[A-Za-z]:)?(?:/[^\s:'\"/]+)+/?(?::\d+)?")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+#: The C++ function that an error comes from.
+_SIGNATURE = re.compile(r"(?:\bconst )?(?:[\w:]+[*&]? )?\bonnxruntime::[\w:~<>]+\([^()]*\)(?: const)?:? ")
 _MAX_TEXT = 240
 _BYTES = BY_NAME["BYTES"]
 _INT64 = BY_NAME["INT64"]
@@ -44,9 +46,9 @@ STRINGS_TEXT = b"abc"
 
 
 def client_text(error: BaseException) -> str:
-    """ONNX Runtime's message without paths and source locations, at most 240 characters."""
+    """ONNX Runtime's message without paths, source locations and signatures, at most 240 characters."""
     text = _PREFIX.sub("", str(error))
-    text = " ".join(_PATH.sub("", text).split())
+    text = _SIGNATURE.sub("", " ".join(_PATH.sub("", text).split()))
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from server import log
 from server._fast.layout import Arena, Control
+from server.executor.limits import limit_executor
 from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 from server.models.shape_rules import NO_PADDING, Padding
@@ -65,6 +66,7 @@ class ExecutorPlan(NamedTuple):
 
 def main(plan: ExecutorPlan) -> int:
     """Serves the lane; the exit status. Called in a fresh child of the supervisor."""
+    limit_executor(has_accelerator=bool(plan.session.providers))
     try:
         serve = _load(plan)
     except Exception as error:

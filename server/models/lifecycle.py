@@ -74,10 +74,7 @@ def decide(
             and other.state == READY
             and (other.version == lane.version or (lane.name, lane.version) not in wanted_keys)
         ]
-        # A failed lane serves nobody, but says why: it makes room for the next try.
-        replaced = lane.state == FAILED and any(
-            isinstance(action, Start) and action == (lane.name, lane.version) for action in actions
-        )
-        if takers or lane.name not in wanted_names or replaced:
+        # A failed lane serves nobody, and what it says is of files that are no more, or are tried again.
+        if takers or lane.name not in wanted_names or lane.state == FAILED:
             actions.append(Retire(lane.lane))
     return actions

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from server.errors import ConfigurationError
+from server.models.function_calls import FunctionCalls, FunctionError, operator_name
 from server.models.protobuf_reader import BYTES, FIXED32, FIXED64, VARINT, Field, ProtobufError, Reader, signed
 
 #: TensorProto.DataType -> datatype of the V2 protocol. Types without one are named as in onnx.proto3, in lower case.
@@ -60,6 +61,11 @@ MAX_DIMENSION_COUNT = 64
 MAX_EXTERNAL_COUNT = 1_000_000
 #: Graphs inside If, Loop and Scan, and functions.
 MAX_DEPTH = 32
+
+#: What may be said of a tensor's external data.
+EXTERNAL_KEYS = frozenset({"location", "offset", "length", "checksum"})
+#: Nodes that hold, or name a file with, a graph compiled for one device: code, not a model.
+COMPILED = "com.microsoft.EPContext"
 
 Dimension = int | str | None
 
@@ -181,6 +187,7 @@ class _Scan:
     initializer_count: int = 0
     function_count: int = 0
     op_counts: Counter[str] = field(default_factory=Counter)
+    calls: FunctionCalls = field(default_factory=FunctionCalls)
     external: list[ExternalData] = field(default_factory=list)
 
     def model(self, end: int) -> None:
@@ -215,6 +222,12 @@ class _Scan:
                 raise ModelFileError(f"has {count} {kind}s named {name!r}")
         if not self.outputs:
             raise ModelFileError("has no outputs")
+        if self.op_counts[COMPILED]:
+            raise ModelFileError(f"holds {COMPILED}, a graph compiled for one device: give the model it was made from")
+        try:
+            self.calls.check(self.op_counts)
+        except FunctionError as error:
+            raise ModelFileError(str(error)) from None
         return OnnxModel(
             path=path,
             file_bytes=size_bytes,
@@ -264,9 +277,17 @@ class _Scan:
                 self._value_info(item, self.outputs, "output")
 
     def _function(self, function: Field) -> None:
+        name = domain = ""
+        before, self.op_counts = self.op_counts, Counter()
         for item in self.reader.fields(function.start, function.end):
-            if item.number == 7:
+            if item.number == 1:
+                name = self._text(item, "function.name")
+            elif item.number == 10:
+                domain = self._text(item, "function.domain")
+            elif item.number == 7:
                 self._node(item, 1)
+        self.calls.add(operator_name(domain, name), self.op_counts)
+        self.op_counts = before + self.op_counts
 
     def _node(self, node: Field, depth: int) -> None:
         _expect(node, BYTES, "node")
@@ -279,7 +300,7 @@ class _Scan:
                 domain = self._text(item, "node.domain")
             elif item.number == 5:
                 self._attribute(item, depth)
-        self.op_counts[f"{domain}.{op_type}" if domain not in ("", "ai.onnx") else op_type] += 1
+        self.op_counts[operator_name(domain, op_type)] += 1
 
     def _attribute(self, attribute: Field, depth: int) -> None:
         _expect(attribute, BYTES, "attribute")
@@ -335,6 +356,9 @@ class _Scan:
             if key in values:
                 raise ModelFileError(f"gives {key!r} of the external data of tensor {name!r} twice")
             values[key] = value
+        # ONNX Runtime's own pre-packed weights are memory images of another machine.
+        if others := sorted(values.keys() - EXTERNAL_KEYS):
+            raise ModelFileError(f"says {others[0][:64]!r} of the external data of tensor {name!r}, which is not read")
         self.external.append(
             ExternalData(
                 tensor=name,

@@ -13,6 +13,7 @@ with its reason; only a PATH in which there is nothing to look at raises.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass, replace
@@ -67,6 +68,10 @@ class ModelVersion:
     files: Files = ()
     #: The folder with the requests that it has to answer as written there before it serves.
     golden: Path | None = None
+    #: When the system last changed the entry of one of its files, in wall time.
+    written_ns: int = 0
+    #: Bytes of the files beside the model's that hold its weights.
+    weights_bytes: int = 0
 
 
 class Reader:
@@ -102,7 +107,13 @@ class Reader:
                 found = replace(found, model=fitted.model, batching=fitted.batching, fitted=fitted, config=config)
             except ModelConfigError as error:
                 found = replace(found, error=str(error))
-        self._known[name, version, file] = found = replace(found, files=after + others, golden=golden)
+        self._known[name, version, file] = found = replace(
+            found,
+            files=after + others,
+            golden=golden,
+            written_ns=_written_ns(file, found.model),
+            weights_bytes=sum(entry[2] for entry in after[1:] if len(entry) > 2),
+        )
         return found
 
 
@@ -195,11 +206,23 @@ def _version(name: str, number: int, folders: list[Path], folder: Path, reader: 
     return reader.read(name, number, file, folder)
 
 
+def _paths(file: Path, model: OnnxModel | None) -> list[Path]:
+    locations = {tensor.location for tensor in model.external_data} if model is not None else set()
+    return [file, *(file.parent / location for location in sorted(locations))]
+
+
+def _written_ns(file: Path, model: OnnxModel | None) -> int:
+    found = 0
+    for path in _paths(file, model):
+        with contextlib.suppress(OSError, ValueError):
+            found = max(found, path.stat().st_ctime_ns)
+    return found
+
+
 def _files(file: Path, model: OnnxModel | None) -> Files:
     """Identity, size and time of the model file and of the files that its weights lie in."""
-    locations = {tensor.location for tensor in model.external_data} if model is not None else set()
     found: list[tuple[int, ...]] = []
-    for path in (file, *(file.parent / location for location in sorted(locations))):
+    for path in _paths(file, model):
         try:
             stat = path.stat()
         except OSError:

@@ -38,6 +38,9 @@ _CODES = {"REJECTED": "503", "CANCELED": "499", "TIMEOUT": "504", "INVALID": "40
 #: Reasons for which a request that could have been served was not: the label of rejected_total.
 _REJECTIONS = {"REJECTED": "queue_full", "TIMEOUT": "deadline"}
 
+#: Of a reason in a label.
+MAX_REASON_CHARS = 160
+
 Labels = Sequence[tuple[str, str]]
 
 
@@ -83,6 +86,10 @@ def exposition(
     _requests(page, [(labels, block) for _, labels, block in named])
     _executions(page, [(labels, block) for _, labels, block in named])
     _models(page, named)
+    page.family("model_refused", "gauge", "1 for a version whose present files are not served; those before may be.")
+    for (name, version), reason in sorted(snapshot.refusals.items()):
+        labels = (("model", name), ("version", version), ("reason", reason[:MAX_REASON_CHARS]))
+        page.sample("model_refused", labels, 1)
     _processes(page, snapshot)
     return page.finish()
 

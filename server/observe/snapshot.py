@@ -169,6 +169,8 @@ class Snapshot(NamedTuple):
     restarts: Mapping[tuple[str, str], int] = {}
     #: (name, version) -> resident memory of its executor.
     executor_bytes: Mapping[tuple[str, str], int] = {}
+    #: (name, version) -> why its files, as they are now, are not served.
+    refusals: Mapping[tuple[str, str], str] = {}
 
 
 def merge(blocks: Iterable[Block]) -> dict[tuple[str, str], Block]:

@@ -129,6 +129,10 @@ class Catalog(Protocol):
         """models(), and versions that are in the repository but are not to serve."""
         ...
 
+    def refusals(self) -> Mapping[tuple[str, str], str]:
+        """(name, version) -> why its files, as they are now, are not served; those before them may be."""
+        ...
+
     def labelled(self, name: str, label: str) -> str | None:
         """The version of a model that a label (`stable`, `canary`) stands for."""
         ...
@@ -149,6 +153,9 @@ class StaticCatalog:
 
     def repository(self) -> Sequence[ServedModel]:
         return self._models
+
+    def refusals(self) -> Mapping[tuple[str, str], str]:
+        return {}
 
     def labelled(self, name: str, label: str) -> str | None:
         return None

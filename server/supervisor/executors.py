@@ -24,8 +24,10 @@ MODEL_FAILED = 3
 REFUSE_AGAIN_NS = 1_000_000_000
 #: How long to wait when the system has no process or descriptor left for a child.
 START_AGAIN_NS = 1_000_000_000
-#: A model that is loaded beside serving ones is given up after so many deaths of its executor.
+#: After so many deaths of its executor before it was ready a model counts as one that cannot be loaded.
 MAX_LOAD_DEATHS = 4
+#: Of server.executor.process: the model cannot be loaded, and why is in its arena.
+EXIT_LOAD_FAILED = 65
 #: How long an executor may take to end.
 GRACE_NS = 5_000_000_000
 
@@ -150,15 +152,19 @@ class Executors:
         recovered = lane.ring.recover_executor()
         served = self._served_ns.setdefault(lane.number, deque(maxlen=32))
         served.append(time.monotonic_ns() - child.ready_ns if child.ready_ns else 0)
-        if not lane.was_ready and not lane.is_initial and len(served) >= MAX_LOAD_DEATHS:
+        is_final = lane.arena.model_state == MODEL_FAILED and (status == EXIT_LOAD_FAILED or child.is_aborted)
+        if not lane.was_ready and len(served) >= MAX_LOAD_DEATHS and not is_final:
             reason = f"its executor died {len(served)} times while it loaded, the last time with status {status}"
             lane.arena.set_state(MODEL_FAILED, reason)
+            # One that the server started with is tried further, ever more seldom: nothing serves in its place.
+            is_final = not lane.is_initial
         if lane.arena.model_state == MODEL_FAILED:
             log.error("model_failed", model=lane.name, version=lane.version, reason=lane.arena.model_reason)
             self._refuse_waiting(lane)
             self._loop.after(REFUSE_AGAIN_NS, functools.partial(self._refuse_waiting, lane))
             self._owner.on_lane_changed(lane)
-            return
+            if is_final:
+                return
         if lane.was_ready:
             lane.arena.set_state(
                 MODEL_RESTARTING, f"its executor ended with status {status} and is being started again"

@@ -17,9 +17,13 @@ from server import log
 from server.channel import Document
 from server.config import ModelSource, ServeConfig
 from server.models import lifecycle
+from server.models.lane_settings import settings_of
 from server.models.lifecycle import Retire, Running, Start, Wanted
+from server.models.memory_policy import expected_bytes, shortage
 from server.models.repository import ModelVersion, RepositoryError
+from server.models.settling import settled
 from server.models.sources import Repository
+from server.observe.memory import available_bytes
 from server.protocol.tfs_config import from_rows
 from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, Executors
 from server.supervisor.lanes import Lane
@@ -37,6 +41,8 @@ ALREADY_EXISTS = 8
 
 EXPLICIT = "explicit"
 ALL_MODELS = "*"
+#: Of --reload-without-room: the old version goes before the new one comes.
+UNLOAD_FIRST = "unload-first"
 #: What tells a model that was not asked for from one that cannot be served.
 UNLOADED = "unloaded"
 
@@ -79,6 +85,10 @@ class Lifecycle:
         self._waiting: list[tuple[str, Done]] = []
         self._told: tuple[list[list[object]], list[list[str]]] | None = None
         self._is_deciding = False
+        #: Models whose new version waits for the memory of the old one.
+        self._held: set[str] = set()
+        #: Why versions are refused, as far as the log has it.
+        self._logged = {(one.name, one.version): one.error for one in self.found}
         for index, version in enumerate(self.found):
             if version.error is None and self._is_chosen(version.name):
                 lane = self._add(index)
@@ -92,11 +102,14 @@ class Lifecycle:
         return [lane for lane in self.lanes if not lane.is_retired]
 
     def others(self) -> list[list[object]]:
-        """Versions without a lane, for the workers' catalogue: name, version, reason, and whether clients may ask."""
+        """Versions without a lane of their present files, for the workers' catalogue.
+
+        Name, version, reason, and whether clients may ask.
+        """
         have = {(lane.name, lane.version) for lane in self.served()}
         rows: list[list[object]] = []
         for version in self.found:
-            if (version.name, version.version) in have:
+            if (version.name, version.version) in have and version.error is None:
                 continue
             if not self._is_chosen(version.name):
                 rows.append([version.name, str(version.version), UNLOADED, False])
@@ -123,6 +136,10 @@ class Lifecycle:
     def _add(self, index: int) -> Lane | None:
         """A lane for a version that was found; None, and the reason with the version, where there is no room for it."""
         version = self.found[index]
+        reason = self._shortage(version)
+        if reason:
+            self.found[index] = replace(version, error=reason)
+            return None
         try:
             lane = Lane(self._numbers, version, self._config, self._config.workers)
         except (OSError, MemoryError, ValueError, OverflowError) as error:
@@ -145,6 +162,17 @@ class Lifecycle:
         self.decide(retry)
         return ""
 
+    def poll(self) -> bool:
+        """Looks at the repository unasked: files that are being written are left for later; whether there are any."""
+        try:
+            found = self._repository.scan()
+        except RepositoryError as error:
+            log.error("repository_unreadable", reason=str(error))
+            return False
+        self.found, is_waiting = settled(self.found, found, time.time_ns())
+        self.decide()
+        return is_waiting
+
     def decide(self, retry: frozenset[str] = frozenset()) -> None:
         """Does what the rule says about the present state; called after each change of it."""
         if self._is_deciding:
@@ -152,7 +180,10 @@ class Lifecycle:
         self._is_deciding = True
         try:
             while actions := lifecycle.decide(
-                [Wanted(one.name, one.version, one.files, one.error is None) for one in self._wanted()],
+                [
+                    Wanted(one.name, one.version, one.files, one.error is None and one.name not in self._held)
+                    for one in self._wanted()
+                ],
                 [
                     Running(lane.number, lane.name, lane.version, lane.found.files, _STATES[lane.arena.model_state])
                     for lane in self.served()
@@ -167,22 +198,56 @@ class Lifecycle:
                 retry = frozenset()
         finally:
             self._is_deciding = False
+        self._log_refusals()
         told = (self.others(), self.labels())
         if told != self._told:
             self._told = told
             self._workers.tell({"kind": "others", "models": told[0], "labels": told[1]})
         self._settle()
 
+    def _log_refusals(self) -> None:
+        """Says of each version that cannot be served why, once for each reason."""
+        before, self._logged = self._logged, {}
+        for one in self._wanted():
+            key = (one.name, one.version)
+            self._logged[key] = one.error
+            if one.error is not None and before.get(key) != one.error:
+                log.error("model_refused", model=one.name, version=one.version, reason=one.error)
+
     def _start(self, action: Start) -> None:
         index = next(
             at for at, one in enumerate(self.found) if (one.name, one.version) == (action.name, action.version)
         )
+        if self._config.reload_without_room == UNLOAD_FIRST and self._make_room(self.found[index]):
+            return
         lane = self._add(index)
         if lane is None:
             return
         log.info("model_loading", model=lane.name, version=lane.version, lane=lane.number)
         self._workers.tell({"kind": "lane", **lane.document()}, lane.descriptors())
         self._executors.start(lane)
+
+    def _shortage(self, version: ModelVersion) -> str:
+        """Why there is no memory for a version, or ""."""
+        promised = sum(
+            expected_bytes(lane.found, lane.settings)
+            for lane in self.lanes
+            if lane.arena.model_state == MODEL_LOADING and not lane.was_ready
+        )
+        return shortage(expected_bytes(version, settings_of(version, self._config)), available_bytes(), promised)
+
+    def _make_room(self, version: ModelVersion) -> bool:
+        """Where a version does not fit beside those of its model: ends these first; whether one is to be waited for."""
+        if not self._shortage(version):
+            return False
+        for lane in self.served():
+            if lane.name == version.name:
+                self._retire(Retire(lane.number))
+        if not any(lane.name == version.name for lane in self.lanes):
+            return False
+        log.info("unloading_first", model=version.name, version=version.version)
+        self._held.add(version.name)
+        return True
 
     def _retire(self, action: Retire) -> None:
         lane = next(lane for lane in self.lanes if lane.number == action.lane)
@@ -219,6 +284,9 @@ class Lifecycle:
         self.lanes.remove(lane)
         lane.close()
         log.info("model_unloaded", model=lane.name, version=lane.version, lane=lane.number)
+        if lane.name in self._held and not any(other.name == lane.name for other in self.lanes):
+            self._held.discard(lane.name)
+            self.decide()
 
     def on_bell(self) -> None:
         """A state in shared memory may have changed."""
@@ -284,6 +352,7 @@ class Lifecycle:
     def _load(self, name: str, config: Document | None, done: Done) -> None:
         assert self._chosen is not None or ALL_MODELS in self._config.load_model
         self._repository.configs.give(name, config)
+        self._logged = {key: reason for key, reason in self._logged.items() if key[0] != name}
         try:
             self.found = self._repository.scan()
         except RepositoryError as error:
@@ -319,6 +388,8 @@ class Lifecycle:
     def _settle(self) -> None:
         """Answers those who wait for models that are decided."""
         for name, done in list(self._waiting):
+            if self._held and (not name or name in self._held):
+                continue
             lanes = [lane for lane in self.served() if name in ("", lane.name)]
             if any(lane.arena.model_state == MODEL_LOADING for lane in lanes):
                 continue

@@ -18,6 +18,7 @@ from server.config import ModelSource, ServeConfig
 from server.demo import files as demo_files
 from server.errors import ConfigurationError
 from server.models.repository import ModelVersion, RepositoryError
+from server.models.settling import SETTLE_NS
 from server.models.sources import Repository
 from server.option_values import AUTO, CPU
 from server.supervisor import announce, trial
@@ -156,13 +157,13 @@ class Supervisor:
             self.models.on_bell()
         self._announce()
 
-    def _poll_later(self) -> None:
+    def _poll_later(self, after_ns: int = 0) -> None:
         def poll() -> None:
             if self.stage == "serving":
-                self.models.refresh()
-                self._poll_later()
+                self._poll_later(SETTLE_NS if self.models.poll() else 0)
 
-        self.loop.after(int(self.config.repository_poll_secs * 1e9), poll)
+        period_ns = int(self.config.repository_poll_secs * 1e9)
+        self.loop.after(min(after_ns, period_ns) or period_ns, poll)
 
     def _announce(self) -> None:
         """Prints the banner, once, as soon as every model and every worker is ready or known to have failed."""

@@ -66,7 +66,7 @@ class Handlers:
         self._snapshot = snapshot
         self._readiness = readiness
         self._retry_after_s = retry_after_s
-        self.repository = RepositoryHandlers(catalog.repository, self.ask)
+        self.repository = RepositoryHandlers(catalog.repository, self.ask, catalog.refusals)
         self.memory = MemoryHandlers(regions, self.ask)
         self.settings = SettingsHandlers(catalog, log_word, traces, self.ask)
         self._has_metrics = has_metrics

@@ -19,6 +19,7 @@ from server.protocol.served import LOADING, READY, UNAVAILABLE, ServedModel, Ten
 #: Index is the model state of the arena.
 _STATES = (LOADING, READY, LOADING, UNAVAILABLE)
 _RESTARTING = 2
+_FAILED = 3
 
 
 class ServedLane(NamedTuple):
@@ -133,6 +134,14 @@ class Models:
     def repository(self) -> Sequence[ServedModel]:
         """models(), and what the repository holds besides."""
         return [*self.models(), *self._unloaded]
+
+    def refusals(self) -> dict[tuple[str, str], str]:
+        """(name, version) -> why its files, as they are now, are not served; those before them may be."""
+        found = {(model.name, model.version): model.reason() for model in self._others}
+        for lane in self.lanes.values():
+            if lane.arena.model_state == _FAILED:
+                found[lane.model.name, lane.model.version] = lane.arena.model_reason
+        return found
 
     def labelled(self, name: str, label: str) -> str | None:
         """The version that a label stands for."""

@@ -259,6 +259,7 @@ class Worker:
                 ("executor", "stuck"): executors_stuck,
             },
             executor_bytes=executor_bytes,
+            refusals=self._models.refusals(),
         )
 
 

@@ -23,18 +23,28 @@ Ended = Callable[[errors.HeadraceError | None], None]
 class RepositoryHandlers:
     """`repository` gives every version that is known, loaded or not."""
 
-    def __init__(self, repository: Callable[[], Sequence[ServedModel]], ask: Ask) -> None:
+    def __init__(
+        self,
+        repository: Callable[[], Sequence[ServedModel]],
+        ask: Ask,
+        refusals: Callable[[], Mapping[tuple[str, str], str]] = dict,
+    ) -> None:
+        """refusals: why the present files of a version are not served, where those before them are."""
         self._repository = repository
+        self._refusals = refusals
         self._ask = ask
 
     def index(self, only_ready: bool) -> list[dict[str, str]]:
-        """One row for each version, by name and version."""
+        """One row for each version, by name and version. A READY one has a reason where changed files were refused."""
         rows = []
+        refusals = self._refusals()
         for model in sorted(self._repository(), key=lambda model: (model.name, int(model.version))):
             state = model.state()
             if only_ready and state != READY:
                 continue
-            reason = "" if state == READY else model.reason()
+            reason = model.reason() if state != READY else ""
+            if state == READY and (refused := refusals.get((model.name, model.version))):
+                reason = f"its changed files are not served: {refused}"
             rows.append({"name": model.name, "version": model.version, "state": state, "reason": reason})
         return rows
 

@@ -68,6 +68,7 @@ PROPOSED = {
     "headrace_model_instances": "gauge",
     "headrace_model_nodes": "gauge",
     "headrace_model_fallback": "gauge",
+    "headrace_model_refused": "gauge",
     "headrace_worker_restarts_total": "counter",
     "headrace_connections": "gauge",
     "headrace_connections_accepted_total": "counter",
@@ -102,6 +103,14 @@ def test_a_server_that_was_never_asked_has_a_valid_page_with_zeros(openmetrics: 
     )
     assert found["headrace_requests_total", labels] == 0
     exposition.parse(page(openmetrics, models=(), of=Snapshot({})), openmetrics=openmetrics)
+
+
+def test_a_refused_version_has_its_reason() -> None:
+    of = Snapshot({}, refusals={("digits", "3"): 'is "truncated"\n' + 200 * "x"})
+    values = exposition.values(exposition.parse(page(of=of)))
+    found = {labels: value for (name, labels), value in values.items() if name == "headrace_model_refused"}
+    reason = ('is "truncated"\n' + 200 * "x")[:160]
+    assert found == {frozenset({"model": "digits", "version": "3", "reason": reason}.items()): 1}
 
 
 def test_counters() -> None:
