@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perf import build, comparison, grpc_cells, large, processes, report, singles, throughput, wire
+from perf import build, comparison, grpc_cells, large, loading, processes, report, singles, throughput, wire
 from perf.clients import Load
 from perf.ort_floor import OrtFloor
 from perf.report import Cell
@@ -32,7 +32,7 @@ SERVER_CPU, CLIENT_CPU = 0, 1
 #: A row of the heavy model costs about 25 times the socket work of its request.
 HEAVY_LAYERS = 32
 COMPARISON = "GRPC_VS_REST"
-ALL_CELLS = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P12", "P13", "P14", "P15", COMPARISON)
+ALL_CELLS = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P12", "P13", "P14", "P15", "P17", COMPARISON)
 #: name -> (seconds of a segment, blocks of four segments, idle seconds, starts)
 MODES = {"quick": (1, 1, 5.0, 3), "default": (2, 3, 10.0, 5), "full": (5, 5, 10.0, 5)}
 
@@ -75,6 +75,7 @@ class Session:
             (self.small_model, ("P1", "P2", "P3", "P4", "P5", "P6", "P10", "P12", "P13", "P15", COMPARISON)),
             (self.heavy_model, ("P7",)),
             (self.large_tensors, ("P8", "P9")),
+            (self.loads, ("P17",)),
             (self.starts, ("P14",)),
         ):
             if self.wants(*keys):
@@ -126,6 +127,13 @@ class Session:
                 self.measure("P8", "P8g", lambda: large.tensors_grpc(server, load, blocks, model))
             with OrtFloor(numbers, SERVER_CPU) as model:
                 self.measure("P9", "P9", lambda: large.json_numbers(server, load, blocks, model))
+
+    def loads(self) -> None:
+        models = loading.write_models(self.folder / "loading", onnx_writer.mlp())
+        request = wire.infer_binary("mlp")
+        with self.server(models, extra=loading.SERVER_OPTIONS) as server:
+            pair_count = 4 * self.blocks
+            self.measure("P17", "P17", lambda: loading.beside_a_load(server, request, self.load, pair_count))
 
     def starts(self) -> None:
         commands = {"P14s": self.command}

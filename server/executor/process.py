@@ -13,6 +13,7 @@ from typing import NamedTuple
 from server import log
 from server._fast.layout import Arena, Control
 from server.executor.limits import limit_executor
+from server.executor.yielding import yielding
 from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 from server.models.shape_rules import NO_PADDING, Padding
@@ -68,7 +69,8 @@ def main(plan: ExecutorPlan) -> int:
     """Serves the lane; the exit status. Called in a fresh child of the supervisor."""
     limit_executor(has_accelerator=bool(plan.session.providers))
     try:
-        serve = _load(plan)
+        with yielding():
+            serve = _load(plan)
     except Exception as error:
         from server.executor.backend import LoadError
 

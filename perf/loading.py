@@ -1,0 +1,109 @@
+"""P17: what requests of one model notice of another one of 200 MB that loads on the same core."""
+
+from __future__ import annotations
+
+import array
+import statistics
+import threading
+import time
+from pathlib import Path
+
+from perf import clients, stats, wire
+from perf.clients import Load, Segment
+from perf.report import Cell
+from perf.subjects import Headrace
+from perf.throughput import bad_answers, probe
+from tests.support.onnx_writer import Graph
+
+SERVER_OPTIONS = ("--model-control-mode", "explicit", "--load-model", "mlp")
+HEAVY = "heavy"
+WIDTH = 2048
+#: 13 layers of 16 MiB each.
+LAYERS = 13
+#: Requests a second to the model beside it: a tenth of what the core can do, so that waiting shows and queues do not.
+RATE = 2000.0
+CONNECTIONS = 8
+
+
+def heavy_model() -> bytes:
+    """`x` FP32 [-1, 2048] through 13 matrices: 218 MB of weights, which ONNX Runtime packs anew when it loads them."""
+    values = array.array("f", (0.01, -0.02, 0.03, 0.0))
+    matrix = (values * (WIDTH * WIDTH // len(values))).tobytes()
+    graph = Graph("heavy")
+    graph.input("x", "FP32", [-1, WIDTH])
+    for layer in range(LAYERS):
+        graph.constant(f"w{layer}", "FP32", [WIDTH, WIDTH], matrix)
+        graph.node("MatMul", [f"h{layer}" if layer else "x", f"w{layer}"], [f"h{layer + 1}"])
+    graph.node("Identity", [f"h{LAYERS}"], ["y"])
+    graph.output("y", "FP32", [-1, WIDTH])
+    return graph.model()
+
+
+def write_models(folder: Path, small: bytes) -> Path:
+    """A repository with the small model and the heavy one."""
+    for name, content in (("mlp", small), (HEAVY, heavy_model())):
+        (folder / name / "1").mkdir(parents=True)
+        (folder / name / "1" / "model.onnx").write_bytes(content)
+    return folder
+
+
+def change(server: Headrace, call: str) -> float:
+    """Loads or unloads the heavy model; how long that took, in seconds."""
+    began = time.perf_counter()
+    request = (
+        f"POST /v2/repository/models/{HEAVY}/{call} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        "Content-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+    reply = wire.exchange(server.port, request.encode(), timeout_s=120.0)
+    if reply.status != 200:
+        raise RuntimeError(f"{call} of {HEAVY}: expected 200, got {reply.status}: {reply.body[:300]!r}")
+    return time.perf_counter() - began
+
+
+def beside_a_load(server: Headrace, request: wire.Request, load: Load, pair_count: int) -> Cell:
+    """p99 while the heavy model loads over p99 just before, in windows as long as a load takes."""
+    probe(server, request)
+    process_count = len(server.pids())
+
+    def unload() -> None:
+        change(server, "unload")
+        while len(server.pids()) > process_count:
+            time.sleep(0.01)
+
+    load_s = change(server, "load")
+    unload()
+    window_s = max(0.5, load_s)
+
+    def window() -> Segment:
+        return clients.http_load(server, request, load, connections=CONNECTIONS, seconds=window_s, rate=RATE)
+
+    quiet: list[Segment] = []
+    busy: list[Segment] = []
+    loads_s: list[float] = []
+    window()
+    for _ in range(pair_count):
+        time.sleep(0.3)
+        quiet.append(window())
+        loading = threading.Thread(target=lambda: loads_s.append(change(server, "load")))
+        loading.start()
+        busy.append(window())
+        loading.join()
+        unload()
+    ratios = [a.p99_us / b.p99_us for a, b in zip(busy, quiet, strict=True)]
+    before, during = (statistics.median(segment.p99_us for segment in side) for side in (quiet, busy))
+    bad = bad_answers(quiet + busy)
+    return Cell(
+        "P17",
+        statistics.median(ratios),
+        f"p99 {during:.0f} µs while it loads",
+        f"p99 {before:.0f} µs before",
+        stats.median_interval(ratios),
+        f"a load takes {statistics.median(loads_s):.2f} s" + (f", {bad} answers were not 200 or lost" if bad else ""),
+        bad,
+        {
+            "ratios": ratios,
+            "loads_s": loads_s,
+            "before_us": [s.p99_us for s in quiet],
+            "during_us": [s.p99_us for s in busy],
+        },
+    )

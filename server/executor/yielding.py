@@ -1,0 +1,85 @@
+"""While a model loads, its executor gives way: whoever serves on the same core gets it at once.
+
+A thread that wakes up may have to wait until the running one has used up its slice, some milliseconds, and requests of
+other models would notice. Where this process may take it back afterwards (a privilege), loading runs in the idle
+class, which gives way at once, but for IDLE_S at the most: on a machine without a moment to spare it would never end.
+Else, and after that, it runs in slices of a tenth of a millisecond, which Linux since 6.12 gives to any thread that asks
+with sched_setattr(2); its share of the core stays what it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import struct
+import threading
+from collections.abc import Iterator
+
+#: The shortest that the kernel takes.
+SLICE_NS = 100_000
+IDLE_S = 3.0
+_SYSTEM_CALLS = {"x86_64": 314, "aarch64": 274}
+#: struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
+_ATTRIBUTES = struct.Struct("=IIQiIQQQ")
+_PLAIN = os.sched_param(0)
+
+
+def set_slice(thread: int, slice_ns: int) -> bool:
+    """For a thread of this process, 0 being the calling one; 0 ns: the kernel's own choice. Whether it was taken."""
+    number = _SYSTEM_CALLS.get(platform.machine())
+    if number is None or os.sched_getscheduler(thread) != os.SCHED_OTHER:
+        return False
+    nice = os.getpriority(os.PRIO_PROCESS, thread)
+    attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, slice_ns, 0, 0)
+    return bool(ctypes.CDLL(None).syscall(number, thread, attributes, 0) == 0)
+
+
+def may_come_back() -> bool:
+    """Whether a thread of this process that is in the idle class may leave it again."""
+    found: list[bool] = []
+
+    def probe() -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_IDLE, _PLAIN)
+            os.sched_setscheduler(0, os.SCHED_OTHER, _PLAIN)
+            found.append(True)
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=probe)
+    thread.start()
+    thread.join()
+    return bool(found)
+
+
+def _everybody(slice_ns: int) -> None:
+    """All threads of this process leave the idle class and get this slice."""
+    for name in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            if os.sched_getscheduler(int(name)) == os.SCHED_IDLE:
+                os.sched_setscheduler(int(name), os.SCHED_OTHER, _PLAIN)
+            set_slice(int(name), slice_ns)
+
+
+@contextlib.contextmanager
+def yielding(idle_s: float = IDLE_S) -> Iterator[None]:
+    """For a block; threads that it starts give way, too, until its end. Leaves alone who was given another class."""
+    if os.sched_getscheduler(0) != os.SCHED_OTHER:
+        yield
+        return
+    set_slice(0, SLICE_NS)
+    timer: threading.Timer | None = None
+    if may_come_back():
+        timer = threading.Timer(idle_s, _everybody, (SLICE_NS,))
+        timer.daemon = True
+        timer.start()
+        os.sched_setscheduler(0, os.SCHED_IDLE, _PLAIN)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+        _everybody(0)
