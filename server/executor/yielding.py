@@ -3,8 +3,8 @@
 A thread that wakes up may have to wait until the running one has used up its slice, some milliseconds, and requests of
 other models would notice. Where this process may take it back afterwards (a privilege), loading runs in the idle
 class, which gives way at once, but for IDLE_S at the most: on a machine without a moment to spare it would never end.
-Else, and after that, it runs in slices of a tenth of a millisecond, which Linux since 6.12 gives to any thread that asks
-with sched_setattr(2); its share of the core stays what it was.
+Else, and after that, it runs in slices of a tenth of a millisecond, which Linux since 6.12 gives to any thread that
+asks with sched_setattr(2); its share of the core stays what it was.
 """
 
 from __future__ import annotations
