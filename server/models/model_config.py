@@ -149,10 +149,26 @@ def parse_text(text: str, name: str) -> Parsed:
         said = _PARSER_SAID.match(str(error))
         line, reason = said.groups() if said else ("?", str(error))
         unknown = _UNKNOWN_FIELD.match(reason)
-        if unknown:
+        if unknown and said:
+            lines = lines_of(text)
+            around = _refused_around(unknown[1], int(line), lines)
+            if around:
+                Parsed(NO_CONFIG, CONFIG_FILE, lines).refuse(around, f"not supported: {BY_PATH[around].text}")
             reason = f"{unknown[1]}: not supported: this server knows no such field here"
         raise ModelConfigError(f"{CONFIG_FILE} line {line}: {reason}") from None
     return _Parser(message, CONFIG_FILE, lines_of(text)).parse(name)
+
+
+def _refused_around(name: str, line: int, lines: dict[str, int]) -> str:
+    """The field that is refused as a whole and holds the first field `name` from this line on, or ""."""
+    for path, own_line in sorted(lines.items(), key=lambda item: item[1]):
+        if own_line >= line and path.rpartition(".")[2] == name:
+            around = re.sub(r"\[\d+\]", "", path)
+            while around := around.rpartition(".")[0]:
+                if around in BY_PATH and not BY_PATH[around].taken:
+                    return around
+            break
+    return ""
 
 
 def parse_document(document: dict[str, Any], name: str) -> Parsed:
