@@ -72,10 +72,16 @@ class ModelVersion:
     written_ns: int = 0
     #: Bytes of the files beside the model's that hold its weights.
     weights_bytes: int = 0
+    #: The error is in the model file itself.
+    is_no_model: bool = False
 
 
 class Reader:
-    """Reads models; one that could be served is read again only when its files have changed. For one thread."""
+    """Reads models; one that could be served is read again only when its files have changed. For one thread.
+
+    So is one whose file is no model, since finding that out may take seconds. What hinders all others may go away
+    without a trace in the files.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int, Path], ModelVersion] = {}
@@ -90,13 +96,14 @@ class Reader:
         golden = golden_files.golden_folder(file, folder)
         others = read_config.files + golden_files.signature(golden)
         known = self._known.get((name, version, file))
-        if known is not None and known.error is None and known.files == _files(file, known.model) + others:
+        may_stay = known is not None and (known.error is None or known.is_no_model)
+        if known is not None and may_stay and known.files == _files(file, known.model) + others:
             return known
         before = _files(file, None)
         found = _read(name, version, file)
         after = _files(file, found.model)
         if after[:1] != before:
-            found = replace(found, error=f"{file} changed while it was read", model=None)
+            found = replace(found, error=f"{file} changed while it was read", model=None, is_no_model=False)
         elif found.error is None and found.model is not None:
             try:
                 parsed = read_config.parsed()
@@ -240,6 +247,11 @@ def _read(name: str, version: int, file: Path) -> ModelVersion:
         )
     try:
         model = onnx_file.read_model(file)
+    except ModelFileError as error:
+        return ModelVersion(name, version, file, error=f"{file} {error}", is_no_model=True)
+    except OSError as error:
+        return ModelVersion(name, version, file, error=f"{file}: {error.strerror}")
+    try:
         external_data.check(model)
     except ModelFileError as error:
         return ModelVersion(name, version, file, error=f"{file} {error}")

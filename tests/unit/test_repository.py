@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from server.demo import files
-from server.models.repository import ModelVersion, RepositoryError, scan
+from server.models import onnx_file
+from server.models.repository import ModelVersion, Reader, RepositoryError, scan
 from tests.support import onnx_writer
 
 MODEL = onnx_writer.add_sub()
@@ -170,3 +171,28 @@ def test_no_permission(tmp_path: Path) -> None:
     caught = refusal(folder)
     assert caught.exit_code == 77
     assert "chmod" in str(caught)
+
+
+def test_a_file_that_is_no_model_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finding out that it is none may take seconds, and whoever polls asks again and again."""
+    file = tmp_path / "m" / "1" / "model.onnx"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(onnx_writer.identity()[:40])
+    reader = Reader()
+    read = onnx_file.read_model
+    asked: list[Path] = []
+
+    def counting(path: Path) -> object:
+        asked.append(path)
+        return read(path)
+
+    monkeypatch.setattr(onnx_file, "read_model", counting)
+    for _ in range(3):
+        (found,) = scan(tmp_path, reader=reader)
+        assert found.error is not None
+    assert len(asked) == 1
+    file.write_bytes(onnx_writer.identity())
+    (found,) = scan(tmp_path, reader=reader)
+    assert (found.error, len(asked)) == (None, 2)
