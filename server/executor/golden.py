@@ -24,14 +24,13 @@ import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
 from server import log
 from server.executor.backend import Backend, LoadError, ModelError, TensorBuffer
 from server.executor.golden_tensors import (
-    Array,
     TensorError,
     buffer,
     from_json,
@@ -61,7 +60,10 @@ TOLERANCES = {
 }
 EXACT = Tolerance(0.0, 0.0)
 _KEYS = frozenset(Tolerance._fields)
-Expected = Mapping[str, tuple[Array, Mapping[str, float]]]
+if TYPE_CHECKING:
+    from server.executor.golden_tensors import Array
+
+    Expected = Mapping[str, tuple[Array, Mapping[str, float]]]
 
 
 def check_golden(

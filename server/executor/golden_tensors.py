@@ -14,18 +14,21 @@ import struct
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
-import numpy.typing
 
 from server.executor.backend import ProducedTensor, TensorBuffer
 from server.models.protobuf_reader import BYTES, FIXED32, FIXED64, VARINT, Field, ProtobufError, Reader, signed
 from server.protocol.datatypes import BY_CODE, BY_NAME, BY_ONNX, Datatype
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
 MAX_FILE_BYTES = 256 << 20
 MAX_RANK = 64
-Array = numpy.typing.NDArray[Any]
 #: TensorProto's typed fields: number -> how one element lies in a packed field.
 _FLOAT, _INT32, _STRING, _INT64, _RAW, _DOUBLE, _UINT64 = 4, 5, 6, 7, 9, 10, 11
 _TYPED = {
