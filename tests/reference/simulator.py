@@ -25,6 +25,7 @@ SECOND_NS = 10**9
 Curve = Callable[[int, random.Random, int], int]
 
 DONE, REFUSED, EXPIRED = "done", "refused", "expired"
+HOLD = -1
 
 
 # -- costs
@@ -180,8 +181,8 @@ class Policies:
     """What decides. Each is asked with the world as it is; none may change it.
 
     admit: whether a request may wait; its time is world.now_ns. choose: which lane's batch goes first, when devices
-    are idle. place: on which of them. keep: whether a request of a batch that begins is worth running; what is past
-    its deadline is not, whatever this says.
+    are idle. place: on which of them; HOLD: on none, the batch waits for a device that is busy. keep: whether a request
+    of a batch that begins is worth running; what is past its deadline is not, whatever this says.
     """
 
     admit: Callable[[World, Lane, Request], bool] = lambda world, lane, request: True
@@ -275,9 +276,15 @@ class World:
         return found
 
     def _dispatch(self) -> None:
-        while self.idle and (due := self.due(self.idle)):
+        held: set[str] = set()
+        while self.idle and (due := [one for one in self.due(self.idle) if one.lane.name not in held]):
             chosen = self.policies.choose(self, due)
-            self._start(chosen, self.policies.place(self, chosen))
+            device = self.policies.place(self, chosen)
+            if device == HOLD:
+                # Asked again when something else happens: a device that is busy becomes idle at the latest.
+                held.add(chosen.lane.name)
+            else:
+                self._start(chosen, device)
 
     def _start(self, due: Due, device: int) -> None:
         lane, slab = due.lane, due.slab
