@@ -168,8 +168,17 @@ OPTIONS: tuple[Option, ...] = (
         whole(1, 1024),
         None,
         "processes",
-        "threads that ONNX Runtime uses for one batch",
+        "most threads that ONNX Runtime uses for one batch",
         "usable cores / instances; container limits count",
+    ),
+    Option(
+        "compute_cores",
+        "N",
+        whole(0, 1024),
+        None,
+        "processes",
+        "cores that the threads of all models are shared out of, each model getting at least one; 0 shares nothing out",
+        "whole usable cores; 0 with --intra-op-threads",
     ),
     Option(
         "max_batch_size", "ROWS", whole(1, 4095), 64, "batching", "most rows in one batch; larger requests are split"
@@ -391,6 +400,7 @@ class ServeConfig:
     device: str = option_values.AUTO
     instances: int = 1
     intra_op_threads: int = 1
+    compute_cores: int = 0
     max_batch_size: int = 64
     max_queue_delay_us: int = 0
     slo_p99_ms: float = 0.0
@@ -455,9 +465,12 @@ def load(
     for option in OPTIONS:
         if option.default is not None:
             values.setdefault(option.name, option.default)
-    cores = hostinfo.processors().usable_count if usable_cores is None else usable_cores
-    values.setdefault("workers", max(1, min(MAX_WORKERS_BY_DEFAULT, cores)))
-    values.setdefault("intra_op_threads", max(1, cores // values["instances"]))
+    host = hostinfo.processors() if usable_cores is None else hostinfo.Processors(usable_cores, None)
+    values.setdefault("workers", max(1, min(MAX_WORKERS_BY_DEFAULT, host.usable_count)))
+    values.setdefault("compute_cores", 0 if "intra_op_threads" in values else host.compute_count)
+    values.setdefault(
+        "intra_op_threads", max(1, (values["compute_cores"] or host.compute_count) // values["instances"])
+    )
     values.setdefault("drain_delay_s", 0.0 if on_terminal else 5.0)
     for name in ("grpc_host", "metrics_host"):
         values.setdefault(name, values["host"])

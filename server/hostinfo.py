@@ -1,18 +1,17 @@
-"""How many processors this process may really use: the affinity mask, cut by the cgroup's CPU quota.
+"""How many processors and how much memory this process may really use, its cgroup's limits considered.
 
-A container with two CPUs' worth of quota on a host of 64 sees 64 processors everywhere but here. Standard library
-only; every file is read below a root that tests replace.
+A container with two CPUs' worth of quota on a host of 64 sees 64 processors everywhere but here, and with one GiB the
+host's memory. Standard library only; every file is read below a root that tests replace.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
-Quota = Callable[[Path], float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,25 @@ class Processors:
             return max(1, self.affinity_count)
         return max(1, min(self.affinity_count, int(self.quota + 0.5)))
 
+    @property
+    def compute_count(self) -> int:
+        """Threads that may compute at the same time, at least 1: a quota's fraction does not count.
+
+        With more of them than the quota the kernel stops every thread of the container, those that answer clients too,
+        for the rest of each period: two threads on a quota of 1.5 stand still for a quarter of the time.
+        """
+        if self.quota is None:
+            return max(1, self.affinity_count)
+        return max(1, min(self.affinity_count, int(self.quota)))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What there is for this process and others in its cgroup, and how much of it is not in use."""
+
+    total_bytes: int
+    available_bytes: int
+
 
 def processors(root: Path = ROOT) -> Processors:
     """What the scheduler and the cgroup of this process allow now."""
@@ -44,14 +62,41 @@ def cpu_quota(root: Path = ROOT) -> float | None:
     The smallest limit on the way from the process's own group to the top counts. Inside a container whose cgroup
     namespace hides that way, the mount's top directory is the container's own group.
     """
-    quotas: list[float] = []
+    found = [
+        _quota_v2(folder) if is_v2 else _quota_v1(folder)
+        for is_v2, folder in _folders(root, "cpu", ("cpu,cpuacct", "cpuacct,cpu", "cpu"))
+    ]
+    return min((quota for quota in found if quota is not None), default=None)
+
+
+def memory(root: Path = ROOT) -> Memory | None:
+    """What the kernel and the cgroup (version 2 or 1) leave to this process; None if the kernel does not say.
+
+    Cached files that nobody reads at the moment count as available: the kernel drops them first.
+    """
+    host = _numbers(root / "proc/meminfo")
+    if "MemTotal:" not in host or "MemAvailable:" not in host:
+        return None
+    total, available = host["MemTotal:"] * 1024, host["MemAvailable:"] * 1024
+    for is_v2, folder in _folders(root, "memory", ("memory",)):
+        limit = _number(folder / ("memory.max" if is_v2 else "memory.limit_in_bytes"))
+        if limit is None:
+            continue
+        used = _number(folder / ("memory.current" if is_v2 else "memory.usage_in_bytes")) or 0
+        cached = _numbers(folder / "memory.stat").get("inactive_file" if is_v2 else "total_inactive_file", 0)
+        total = min(total, limit)
+        available = min(available, max(0, limit - used + cached))
+    return Memory(total, available)
+
+
+def _folders(root: Path, controller: str, mounts: tuple[str, ...]) -> Iterator[tuple[bool, Path]]:
+    """(whether of version 2, directory) of every group that limits this process, its own first."""
     for controllers, group in _groups(root):
         if controllers == "":
-            quotas += _quotas_up(root / "sys/fs/cgroup", group, _quota_v2)
-        elif "cpu" in controllers.split(","):
-            for mount in ("cpu,cpuacct", "cpuacct,cpu", "cpu"):
-                quotas += _quotas_up(root / "sys/fs/cgroup" / mount, group, _quota_v1)
-    return min(quotas, default=None)
+            yield from ((True, folder) for folder in _way_up(root / "sys/fs/cgroup", group))
+        elif controller in controllers.split(","):
+            for mount in mounts:
+                yield from ((False, folder) for folder in _way_up(root / "sys/fs/cgroup" / mount, group))
 
 
 def _groups(root: Path) -> list[tuple[str, str]]:
@@ -61,10 +106,9 @@ def _groups(root: Path) -> list[tuple[str, str]]:
     return [(parts[1], parts[2]) for parts in fields if len(parts) == 3]
 
 
-def _quotas_up(mount: Path, group: str, quota_of: Quota) -> list[float]:
+def _way_up(mount: Path, group: str) -> list[Path]:
     parts = [part for part in group.split("/") if part not in ("", ".", "..")]
-    found = (quota_of(mount.joinpath(*parts[:depth])) for depth in range(len(parts), -1, -1))
-    return [quota for quota in found if quota is not None]
+    return [mount.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
 
 
 def _quota_v2(folder: Path) -> float | None:
@@ -82,6 +126,18 @@ def _ratio(quota: str, period: str) -> float | None:
     if not quota.isdigit() or not period.isdigit() or int(quota) == 0 or int(period) == 0:
         return None
     return int(quota) / int(period)
+
+
+def _number(path: Path) -> int | None:
+    """None where there is no number: no file, or "max"."""
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The first number of each line by its first word."""
+    lines = [line.split() for line in _read(path).splitlines()]
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
 def _read(path: Path) -> str:

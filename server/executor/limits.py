@@ -7,7 +7,7 @@ import os
 import resource
 from pathlib import Path
 
-from server.observe.memory import total_bytes
+from server import hostinfo
 
 #: Added to the score by which the kernel chooses whom to kill: executors before workers and the supervisor.
 OOM_SCORE_ADJUSTMENT = 500
@@ -20,11 +20,11 @@ def limit_executor(*, has_accelerator: bool) -> None:
     os.environ.pop(CONFIG_FROM_MODEL, None)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJUSTMENT))
-    limit = total_bytes()
-    if limit is None or has_accelerator:
+    memory = hostinfo.memory()
+    if memory is None or has_accelerator:
         return
     # A tensor of more than the host has is an error of its model, not a reason to kill processes.
     soft, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = limit if soft == resource.RLIM_INFINITY else min(soft, limit)
+    wanted = memory.total_bytes if soft == resource.RLIM_INFINITY else min(soft, memory.total_bytes)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))

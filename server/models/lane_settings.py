@@ -10,6 +10,7 @@ from server.models.lane_plan import LanePlan, Shape, plan
 from server.models.onnx_file import TensorInfo
 from server.models.queue_policy import LevelSettings, level_settings
 from server.models.repository import ModelVersion
+from server.models.thread_share import instances_of, intra_op_threads
 from server.protocol.datatypes import BY_NAME
 
 
@@ -28,11 +29,11 @@ class LaneSettings(NamedTuple):
     slo_p99_us: int = 0
 
 
-def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
-    """The settings of a version that can be served."""
+def settings_of(version: ModelVersion, server: ServeConfig, all_instances: int = 0) -> LaneSettings:
+    """The settings of a version that can be served. all_instances: those of all models that share the processors."""
     assert version.model is not None and version.batching is not None
     config = version.config
-    instances = config.instances or server.instances
+    instances = instances_of(config, server)
     max_batch_size = config.max_batch_size or server.max_batch_size
     # A queue that is shorter than a batch would make batches shorter.
     queue_rows = max(
@@ -61,7 +62,7 @@ def settings_of(version: ModelVersion, server: ServeConfig) -> LaneSettings:
         max_batch_size,
         queue_rows,
         instances,
-        config.intra_op_threads or max(1, server.intra_op_threads * server.instances // instances),
+        config.intra_op_threads or intra_op_threads(server, instances, all_instances),
         delay_us,
         min(config.preferred_batch_sizes, default=0),
         lane_plan._replace(slab_count=sum(level.slab_count for level in levels)),

@@ -34,7 +34,9 @@ class Lane:
     `number` tells lanes apart: of one version there are two while its changed files are loaded.
     """
 
-    def __init__(self, number: int, version: ModelVersion, config: ServeConfig, owner_count: int) -> None:
+    def __init__(
+        self, number: int, version: ModelVersion, config: ServeConfig, owner_count: int, all_instances: int = 0
+    ) -> None:
         assert version.model is not None and version.batching is not None and version.fitted is not None
         self.number = number
         self.found = version
@@ -53,7 +55,7 @@ class Lane:
         self.outputs: Sequence[TensorInfo] = version.model.outputs
         self.batched = version.batching.batched
         self.batching_reason = version.batching.reason
-        self.settings: LaneSettings = settings_of(version, config)
+        self.settings: LaneSettings = settings_of(version, config, all_instances)
         self.plan = self.settings.plan
         #: Has the tensors as clients see them; `inputs` and `outputs` are those that the model runs with.
         self.seen = version.fitted

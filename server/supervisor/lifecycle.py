@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from server import log
+from server import hostinfo, log
 from server.channel import Document
 from server.config import ModelSource, ServeConfig
 from server.models import lifecycle
@@ -23,7 +23,7 @@ from server.models.memory_policy import expected_bytes, shortage
 from server.models.repository import ModelVersion, RepositoryError
 from server.models.settling import settled
 from server.models.sources import Repository
-from server.observe.memory import available_bytes
+from server.models.thread_share import instances_of
 from server.protocol.tfs_config import from_rows
 from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, Executors
 from server.supervisor.lanes import Lane
@@ -140,8 +140,12 @@ class Lifecycle:
         if reason:
             self.found[index] = replace(version, error=reason)
             return None
+        # Those that run keep the threads that they were started with.
+        all_instances = sum(
+            instances_of(one.config, self._config) for one in self._wanted() if one.error is None or one is version
+        )
         try:
-            lane = Lane(self._numbers, version, self._config, self._config.workers)
+            lane = Lane(self._numbers, version, self._config, self._config.workers, all_instances)
         except (OSError, MemoryError, ValueError, OverflowError) as error:
             log.error("lane_not_made", model=version.name, version=version.version, reason=str(error))
             self.found[index] = replace(version, error=f"no memory or descriptors for it: {error}")
@@ -234,7 +238,9 @@ class Lifecycle:
             for lane in self.lanes
             if lane.arena.model_state == MODEL_LOADING and not lane.was_ready
         )
-        return shortage(expected_bytes(version, settings_of(version, self._config)), available_bytes(), promised)
+        memory = hostinfo.memory()
+        available = memory and memory.available_bytes
+        return shortage(expected_bytes(version, settings_of(version, self._config)), available, promised)
 
     def _make_room(self, version: ModelVersion) -> bool:
         """Where a version does not fit beside those of its model: ends these first; whether one is to be waited for."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server import config
+from server import config, hostinfo
 from server.config import OPTIONS, ServeConfig, load, misspelt
 from server.errors import ConfigurationError
 from server.option_values import OFF, SAME, Value
@@ -58,6 +58,29 @@ def test_an_empty_variable_is_none() -> None:
 def test_defaults_from_the_machine(cores: int, instances: int, workers: int, threads: int) -> None:
     found = load({"instances": instances}, environ={}, usable_cores=cores)
     assert (found.workers, found.intra_op_threads) == (workers, threads)
+
+
+@pytest.mark.parametrize(
+    ("quota", "flags", "expected"),
+    [
+        # One thread computes on a quota of 1.5, beside the workers.
+        (1.5, {}, (2, 1, 1)),
+        (3.9, {}, (4, 3, 3)),
+        (3.9, {"instances": 2}, (4, 1, 3)),
+        (None, {}, (4, 8, 8)),
+        (None, {"compute_cores": 3}, (4, 3, 3)),
+        # Whoever says how many gets as many, however many models there are.
+        (1.5, {"intra_op_threads": 6}, (2, 6, 0)),
+        (1.5, {"intra_op_threads": 6, "compute_cores": 2}, (2, 6, 2)),
+        (1.5, {"compute_cores": 0}, (2, 1, 0)),
+    ],
+)
+def test_threads_within_a_quota(
+    quota: float | None, flags: dict[str, Value], expected: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hostinfo, "processors", lambda: hostinfo.Processors(8, quota))
+    found = load(flags, environ={})
+    assert (found.workers, found.intra_op_threads, found.compute_cores) == expected
 
 
 def test_defaults_from_this_machine() -> None:

@@ -1,0 +1,27 @@
+"""How many threads a model computes with: the processors are shared out over the instances of all models. Pure.
+
+An instance computes on its own thread and on those of its model's pool in ONNX Runtime, which sleep without work: what
+counts is not how many threads there are but how many are busy at once. Alone a model may use every processor; of many
+models some are idle at any moment, so all together get OVERCOMMIT threads for each processor.
+"""
+
+from __future__ import annotations
+
+from server.config import ServeConfig
+from server.models.model_config import ModelConfig
+
+OVERCOMMIT = 2
+
+
+def instances_of(config: ModelConfig, server: ServeConfig) -> int:
+    """Batches of the model that run at the same time."""
+    # Of several instances the later batch may be the first to end.
+    return config.instances or (1 if config.preserve_ordering else server.instances)
+
+
+def intra_op_threads(server: ServeConfig, instances: int, all_instances: int = 0) -> int:
+    """Threads of each of a model's instances, at least 1; all_instances: of all models, these included."""
+    own = max(1, server.intra_op_threads * server.instances // instances)
+    if not server.compute_cores:
+        return own
+    return max(1, min(own, OVERCOMMIT * server.compute_cores // max(1, instances, all_instances)))
