@@ -68,6 +68,8 @@ class ExecutorPlan(NamedTuple):
 def main(plan: ExecutorPlan) -> int:
     """Serves the lane; the exit status. Called in a fresh child of the supervisor."""
     limit_executor(has_accelerator=bool(plan.session.providers))
+    # numpy's library for linear algebra would start a thread for every processor, which nothing here would use.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         with yielding():
             serve = _load(plan)

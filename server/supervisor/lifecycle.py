@@ -239,7 +239,7 @@ class Lifecycle:
             if lane.arena.model_state == MODEL_LOADING and not lane.was_ready
         )
         memory = hostinfo.memory()
-        available = memory and memory.available_bytes
+        available = memory.available_bytes if memory else None
         return shortage(expected_bytes(version, settings_of(version, self._config)), available, promised)
 
     def _make_room(self, version: ModelVersion) -> bool:
