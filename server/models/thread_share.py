@@ -15,8 +15,7 @@ OVERCOMMIT = 2
 
 def instances_of(config: ModelConfig, server: ServeConfig) -> int:
     """Batches of the model that run at the same time."""
-    # Of several instances the later batch may be the first to end.
-    return config.instances or (1 if config.preserve_ordering else server.instances)
+    return config.instances or server.instances
 
 
 def intra_op_threads(server: ServeConfig, instances: int, all_instances: int = 0) -> int:

@@ -81,6 +81,11 @@ def run(config: ServeConfig) -> int:
             file=sys.stderr,
         )
         return EXIT_OS_ERROR
+    if not supervisor.models.lanes:
+        # What the files promise is no use where there is no memory for any of them.
+        status = _look_at(config, supervisor.models.found)
+        if status != EXIT_OK:
+            return status
     return supervisor.serve()
 
 

@@ -94,14 +94,29 @@ def with_weights_beside(location: str) -> bytes:
     return graph.model()
 
 
-def test_a_model_larger_than_memory_is_refused_and_the_others_serve(tmp_path: Path) -> None:
+def larger_than_memory(folder: Path) -> Path:
+    """A repository with such a model; the file that makes it so."""
     memory = hostinfo.memory()
     assert memory is not None
-    write_repository(tmp_path, {**models(1), "large": with_weights_beside("weights.bin")})
-    weights = tmp_path / "large" / "1" / "weights.bin"
+    write_repository(folder, {"large": with_weights_beside("weights.bin")})
+    weights = folder / "large" / "1" / "weights.bin"
     with weights.open("wb") as file:
         # A file with a hole takes no room on the disk.
         file.truncate(memory.total_bytes + (1 << 30))
+    return weights
+
+
+def test_nothing_but_a_model_larger_than_memory(tmp_path: Path) -> None:
+    larger_than_memory(tmp_path)
+    command = [*executable(), "serve", str(tmp_path), "--http-port", "0", "--metrics-port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == os.EX_DATAERR, done.stderr
+    assert "none of the 1 models found can be served\n  large 1: it needs " in done.stderr
+
+
+def test_a_model_larger_than_memory_is_refused_and_the_others_serve(tmp_path: Path) -> None:
+    weights = larger_than_memory(tmp_path)
+    write_repository(tmp_path, models(1))
     with running(tmp_path, "--workers", "1", "--model-control-mode", "explicit", "--load-model", "*") as server:
         assert server.post("/v2/models/m0/infer", request()).status == 200
         answer = server.post("/v2/repository/models/large/load", {})
