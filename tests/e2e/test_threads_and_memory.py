@@ -74,8 +74,29 @@ def test_threads_are_shared_out_over_models(tmp_path: Path) -> None:
         assert executor_threads(told) == [2 + 2] * 4
 
 
-def request() -> dict[str, object]:
-    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 64], "data": [0.5] * 64}
+def test_nothing_computes_between_requests(tmp_path: Path) -> None:
+    """Pools of ONNX Runtime spin after a run unless they are told not to: here nobody has the processors for it."""
+    path = tmp_path / "heavy.onnx"
+    path.write_bytes(onnx_writer.heavy(layers=2))
+    with running(path, "--workers", "1", "--intra-op-threads", "4") as server:
+        (executor,) = server.pids("executor")
+        spent_ns = []
+        for _ in range(20):
+            assert server.post("/v2/models/heavy/infer", request(32)).status == 200
+            before_ns = run_ns(executor)
+            assert server.get("/v2/health/live").status == 200
+            spent_ns.append(run_ns(executor) - before_ns)
+    assert sum(spent_ns) < 2_000_000, spent_ns
+
+
+def run_ns(pid: int) -> int:
+    """Processor time of all threads: schedstat counts what /proc/PID/stat has in ticks of 10 ms."""
+    folder = Path(f"/proc/{pid}/task")
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in folder.iterdir())
+
+
+def request(rows: int = 1) -> dict[str, object]:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 64], "data": [0.5] * 64 * rows}
     return {"inputs": [tensor]}
 
 
