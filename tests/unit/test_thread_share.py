@@ -49,7 +49,7 @@ def test_what_was_asked_for_is_not_shared() -> None:
 
 @pytest.mark.parametrize(
     ("config", "expected"),
-    [(ModelConfig(), 3), (ModelConfig(instances=2), 2), (ModelConfig(preserve_ordering=True), 1)],
+    [(ModelConfig(), 3), (ModelConfig(instances=2), 2), (ModelConfig(preserve_ordering=True), 3)],
 )
 def test_instances(config: ModelConfig, expected: int) -> None:
     assert instances_of(config, ServeConfig(instances=3)) == expected
