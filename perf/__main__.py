@@ -21,7 +21,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perf import build, comparison, grpc_cells, large, loading, processes, report, singles, throughput, wire
+from perf import (
+    build,
+    comparison,
+    grpc_cells,
+    large,
+    loading,
+    overload,
+    processes,
+    report,
+    singles,
+    throughput,
+    wire,
+)
 from perf.clients import Load
 from perf.ort_floor import OrtFloor
 from perf.report import Cell
@@ -32,7 +44,8 @@ SERVER_CPU, CLIENT_CPU = 0, 1
 #: A row of the heavy model costs about 25 times the socket work of its request.
 HEAVY_LAYERS = 32
 COMPARISON = "GRPC_VS_REST"
-ALL_CELLS = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P12", "P13", "P14", "P15", "P17", COMPARISON)
+#: In the order in which they are reported.
+ALL_CELLS = (*(f"P{n}" for n in range(1, 11)), "P11A", "P11B", *(f"P{n}" for n in (12, 13, 14, 15, 17)), COMPARISON)
 #: name -> (seconds of a segment, blocks of four segments, idle seconds, starts)
 MODES = {"quick": (1, 1, 5.0, 3), "default": (2, 3, 10.0, 5), "full": (5, 5, 10.0, 5)}
 
@@ -76,6 +89,8 @@ class Session:
             (self.heavy_model, ("P7",)),
             (self.large_tensors, ("P8", "P9")),
             (self.loads, ("P17",)),
+            (self.slow_model, ("P11A",)),
+            (self.cheap_model, ("P11B",)),
             (self.starts, ("P14",)),
         ):
             if self.wants(*keys):
@@ -117,6 +132,21 @@ class Session:
         request = wire.infer_binary("heavy")
         with self.server(self.heavy_models) as server, OrtFloor(file, SERVER_CPU) as model:
             self.measure("P7", "P7", lambda: throughput.heavy_model(server, request, self.load, self.blocks, model))
+
+    def slow_model(self) -> None:
+        slow = onnx_writer.heavy(layers=overload.LAYERS)
+        models = onnx_writer.write_repository(self.folder / "slow_only", {"slow": slow})
+        request = wire.infer_binary("slow")
+        with self.server(models) as server:
+            for key, factor in (("P11a", 2.0), ("P11x", 10.0)):
+                measured = functools.partial(overload.overload, key, server, request, self.load, overload.SLOW, factor)
+                self.measure("P11A", key, measured)
+
+    def cheap_model(self) -> None:
+        request = wire.infer_json("mlp")
+        with self.server(self.models) as server:
+            measured = functools.partial(overload.overload, "P11b", server, request, self.load, overload.FAST, 2.0)
+            self.measure("P11B", "P11b", measured)
 
     def large_tensors(self) -> None:
         load, blocks = self.load, self.blocks

@@ -13,8 +13,14 @@ SOURCES = {
     "float_floor": ROOT / "perf" / "floors" / "float_floor.cpp",
     "http_load": ROOT / "perf" / "load" / "http_load.c",
     "h2_load": ROOT / "perf" / "load" / "h2_load.c",
+    "open_loop": ROOT / "perf" / "load" / "open_loop.c",
 }
-LIBRARIES = {"h2_floor": ("-lnghttp2",), "http_load": ("-lm",), "h2_load": ("-lnghttp2", "-lm")}
+LIBRARIES = {
+    "h2_floor": ("-lnghttp2",),
+    "http_load": ("-lm",),
+    "h2_load": ("-lnghttp2", "-lm"),
+    "open_loop": ("-lm",),
+}
 FLAGS = ("-O2", "-Wall", "-Wextra", "-Werror")
 #: Compiler and language by the source's suffix.
 COMPILERS = {".c": ("gcc", "-std=gnu11"), ".cpp": ("g++", "-std=c++17")}

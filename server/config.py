@@ -207,6 +207,14 @@ OPTIONS: tuple[Option, ...] = (
         "batching",
         "rows of one model that may wait or run; above it requests get 503 with Retry-After",
     ),
+    Option(
+        "default_timeout_ms",
+        "MS",
+        whole(0, 86_400_000),
+        0,
+        "batching",
+        "time limit of requests that say none, for models without a default of their own; 0 is none",
+    ),
     Option("max_body_bytes", "BYTES", whole(1, 1 << 31), 64 << 20, "limits", "largest request body; above it 413"),
     Option("head_timeout_s", "S", seconds(3600.0), 5.0, "limits", "time for a client to send a request's head"),
     Option(
@@ -405,6 +413,7 @@ class ServeConfig:
     max_queue_delay_us: int = 0
     slo_p99_ms: float = 0.0
     queue_rows: int = 1024
+    default_timeout_ms: int = 0
     max_body_bytes: int = 64 << 20
     head_timeout_s: float = 5.0
     idle_timeout_s: float = 60.0

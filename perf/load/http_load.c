@@ -15,11 +15,11 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "http_answer.h"
 #include "measure.h"
 
 enum { MAX_PIPELINE = 64, BUFFER_BYTES = 1 << 20 };
@@ -53,25 +53,6 @@ static void send_one(Connection *c)
             die("write");
         }
     }
-}
-
-/* Length of the answer at data[0:len] or 0; *status and the body's place are set. */
-static size_t answer_bytes(const char *data, size_t len, int *status, size_t *body_at)
-{
-    const char *end = memmem(data, len, "\r\n\r\n", 4);
-    if (!end)
-        return 0;
-    size_t body = 0;
-    for (const char *line = memchr(data, '\n', end - data); line; line = memchr(line, '\n', end - line)) {
-        line++;
-        if ((*line | 0x20) == 'c' && end - line > 15 && !strncasecmp(line, "content-length:", 15)) {
-            body = strtoul(line + 15, NULL, 10);
-            break;
-        }
-    }
-    *body_at = (size_t)(end - data) + 4;
-    *status = atoi(data + 9);
-    return *body_at + body <= len ? *body_at + body : 0;
 }
 
 static void count(Connection *c, int status, const char *body, size_t body_bytes)

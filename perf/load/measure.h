@@ -44,7 +44,7 @@ static char *read_file(const char *path, size_t *bytes)
     return data;
 }
 
-static void record(uint64_t took_ns)
+static inline void record(uint64_t took_ns)
 {
     int index = (int)took_ns;
     if (took_ns >= STEPS) {
@@ -58,7 +58,7 @@ static void record(uint64_t took_ns)
         max_ns = took_ns;
 }
 
-static double bucket_middle_us(int index)
+static inline double bucket_middle_us(int index)
 {
     if (index < STEPS)
         return index / 1e3;
@@ -67,7 +67,7 @@ static double bucket_middle_us(int index)
     return ((double)(1ull << power) + (index % STEPS + 0.5) * step) / 1e3;
 }
 
-static double percentile_us(double fraction)
+static inline double percentile_us(double fraction)
 {
     uint64_t target = (uint64_t)(fraction * answers), seen = 0;
     for (int i = 0; i < POWERS * STEPS; i++)
@@ -77,7 +77,7 @@ static double percentile_us(double fraction)
 }
 
 /* The warm-up is over: latencies, bytes and answers are counted from here. `sent` stays: CPU time is of the whole run. */
-static void forget(void)
+static inline void forget(void)
 {
     memset(histogram, 0, sizeof histogram);
     answers = not_200 = wrong_body = sum_ns = max_ns = bytes_sent = bytes_received = 0;
@@ -112,7 +112,7 @@ static inline uint64_t take_due(void)
     return due[due_first++ % BACKLOG];
 }
 
-static int print_result(double seconds)
+static inline int print_result(double seconds)
 {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);

@@ -47,6 +47,10 @@ cdef class Frontend(Turn):
     cdef list due_peers
     cdef list due_lanes
     cdef bint turn_scheduled
+    cdef uint64_t turn_began_ns
+    cdef uint64_t timer_ns         # when on_deadline() is due; 0: it is not
+    cdef object timer
+    cdef object deadline_call
     cdef readonly bint is_stopping
     cdef uint64_t max_body_bytes
     cdef uint64_t held_bytes       # by partial requests of all connections
@@ -63,5 +67,6 @@ cdef class Frontend(Turn):
 
     cdef int peer_due(self, Peer peer) except -1
     cdef int schedule(self) except -1
+    cdef void rest(self, size_t peer_count) noexcept
     cdef int peer_failed(self, Peer peer, object error) except -1
     cdef LaneClient find_lane(self, const char* name, size_t name_bytes, const char* version, size_t version_bytes)

@@ -78,6 +78,9 @@ class Frontend(Turn):
     def on_bell(self) -> None:
         """The worker's eventfd is readable."""
 
+    def on_deadline(self) -> None:
+        """Answers calls whose deadline has passed."""
+
     def on_tick(self) -> None:
         """Once a second."""
 

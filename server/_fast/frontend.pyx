@@ -7,6 +7,7 @@ every due connection one write. It does not know protocols. Everything runs on t
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
+from posix.time cimport timespec
 
 from server._fast.clock cimport now_ns
 from server._fast.cors cimport cors_fields, field_lines
@@ -18,8 +19,21 @@ from server._fast.spare_buffers cimport spare_free, spare_tick
 from server._fast.wakeup cimport worker_awake
 
 
+cdef extern from "<time.h>" nogil:
+    int c_nanosleep "nanosleep"(const timespec* time, timespec* left) noexcept
+
 cdef extern from "<malloc.h>" nogil:
     int malloc_trim(size_t pad) noexcept
+
+
+#: After so long without a turn, how long the last ones took says nothing.
+cdef uint64_t LAG_MEMORY_NS = 20000000
+#: A turn with so many answers is worth its wake-up.
+cdef size_t FULL_TURN = 32
+#: How long a worker that refuses rests.
+cdef long REST_NS = 2000000
+#: How late a deadline may be noticed; also the least time between two looks.
+cdef uint64_t DEADLINE_STEP_NS = 2000000
 
 
 def version_of(LaneClient lane not None):
@@ -76,6 +90,7 @@ cdef class Frontend(Turn):
         if self.scratch == NULL:
             raise MemoryError()
         self.end_turn_call = self.end_turn
+        self.deadline_call = self.on_deadline
 
     def __dealloc__(self):
         free(self.scratch)
@@ -144,15 +159,51 @@ cdef class Frontend(Turn):
         return self.schedule()
 
     cdef int schedule(self) except -1:
+        cdef uint64_t now
         if not self.turn_scheduled:
             self.turn_scheduled = True
+            now = now_ns()
+            if now - self.turn_began_ns > self.lag_ns + LAG_MEMORY_NS:
+                # It is long ago that a turn took so long.
+                self.lag_ns = 0
+            self.turn_began_ns = now
             self.loop.call_soon(self.end_turn_call)
         return 0
+
+    cdef int deadline_due(self, uint64_t deadline_ns) except -1:
+        """Has calls expired at this time, or a little later: on_deadline() looks at most every 2 ms."""
+        cdef uint64_t now
+        if self.timer_ns and self.timer_ns <= deadline_ns + DEADLINE_STEP_NS:
+            return 0
+        if self.timer is not None:
+            self.timer.cancel()
+        now = now_ns()
+        self.timer_ns = max(deadline_ns, now + DEADLINE_STEP_NS)
+        self.timer = self.loop.call_later((self.timer_ns - now) * 1e-9, self.deadline_call)
+        return 0
+
+    def on_deadline(self):
+        """The first deadline of a call in flight has come: answers those that are over."""
+        cdef uint64_t now
+        cdef LaneClient lane
+        self.timer_ns = 0
+        self.timer = None
+        for lane in self.served:
+            now = now_ns()
+            if lane.first_deadline_ns and lane.first_deadline_ns <= now:
+                # What is finished is delivered, late as it may be.
+                lane.collect()
+                lane.expire(now)
+            if lane.first_deadline_ns:
+                self.deadline_due(lane.first_deadline_ns)
+        if len(self.served) > len(self.lanes):
+            self.drain_lanes()
 
     def end_turn(self):
         """Wakes executors, then writes replies: models run while the kernel takes the bytes."""
         cdef LaneClient lane
         cdef Peer peer
+        cdef size_t peer_count = len(self.due_peers)
         self.turn_scheduled = False
         if self.due_lanes:
             lanes, self.due_lanes = self.due_lanes, []
@@ -166,6 +217,21 @@ cdef class Frontend(Turn):
                     peer.end_turn()
                 except Exception as error:
                     self.peer_failed(peer, error)
+        if self.refused_count:
+            self.rest(peer_count)
+        # The longest turn of late: it is how long bytes may have waited in a socket, and how long answers may.
+        self.lag_ns = max(now_ns() - self.turn_began_ns, self.lag_ns - self.lag_ns // 8)
+
+    cdef void rest(self, size_t peer_count) noexcept:
+        """After a turn that refused requests and did little else: leaves the core to the executors for a moment, so
+        that the next requests come together. Waking up for each of them costs more than refusing them.
+        """
+        cdef timespec moment
+        self.refused_count = 0
+        if peer_count < FULL_TURN:
+            moment.tv_sec = 0
+            moment.tv_nsec = REST_NS
+            c_nanosleep(&moment, NULL)
 
     cdef int peer_failed(self, Peer peer, object error) except -1:
         """A bug, or memory is out: this connection ends, the others that were due still get their turn."""

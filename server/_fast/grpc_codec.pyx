@@ -143,8 +143,7 @@ cdef int grpc_submit(Frontend frontend, LaneClient lane, InferCall call, const c
     if code < 0:
         lane.refused(REASON_INVALID)
     else:
-        if timeout_ns > 0:
-            lane.request.timeout_us = max(<int64_t>1, timeout_ns // 1000)
+        call.timeout_ns = timeout_ns if timeout_ns > 0 else -1
         code = lane.submit(call, now, err)
     if code < 0:
         call.responder = None

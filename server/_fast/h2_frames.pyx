@@ -29,6 +29,7 @@ from server._fast.nghttp2 cimport (
     nghttp2_settings_entry, nghttp2_submit_rst_stream, nghttp2_submit_settings,
 )
 from server._fast.outbuf cimport outbuf_write
+from server._fast.request_timeout cimport REQUEST_TIMEOUT_NONE
 from server._fast.spare_buffers cimport spare_take
 
 
@@ -59,6 +60,7 @@ cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, 
         stream = H2Stream.__new__(H2Stream)
         stream.id = frame.hd.stream_id
         stream.timeout_ns = TIMEOUT_NONE
+        stream.rest_timeout_ns = REQUEST_TIMEOUT_NONE
         stream.json_bytes = -1
         stream.grpc_status = -1
         stream.received_ns = self.active_ns

@@ -6,7 +6,7 @@ from server._fast.h2_budget cimport Bucket
 from server._fast.h2_keepalive cimport Age, Pings
 from server._fast.h2_skipped cimport Skipped
 from server._fast.h2_stream cimport H2Stream
-from server._fast.infer_call cimport LaneClient
+from server._fast.infer_call cimport InferCall, LaneClient
 from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session
 from server._fast.peer_output cimport PeerOutput
 from server._fast.slab_ring cimport Claim
@@ -72,6 +72,8 @@ cdef class H2Session(PeerOutput):
     cdef int spend_reset(self) except -1
     cdef int spend_glitch(self) except -1
     cdef int close_stream(self, H2Stream stream) except -1
+    # Its rows are charged to this connection until an executor has given them back.
+    cdef int charge(self, InferCall call) except -1
     cdef uint32_t charged(self) except? 4294967295
     cdef int ping_received(self) except -1
     cdef int check_stalled(self, uint64_t now) except -1

@@ -201,7 +201,6 @@ cdef class H2Session(PeerOutput):
     cdef int close_stream(self, H2Stream stream) except -1:
         """The stream is over, answered or not: what it still has in flight is cancelled."""
         cdef InferCall call = stream.call
-        cdef Debt debt
         self.frontend.held_bytes -= stream.give_body(&self.frontend.spares)
         spare_give(&self.frontend.spares, &stream.reply)
         stream.reply_sent = 0
@@ -210,14 +209,18 @@ cdef class H2Session(PeerOutput):
         if call is not None:
             stream.call = None
             if call.in_flight:
-                debt = Debt.__new__(Debt)
-                debt.lane = call.lane
-                debt.claim = call.parts[0].claim
+                self.charge(call)
                 call.lane.cancel(call)
-                self.debts.append(debt)
         self.on_abort(stream)
         if self.is_closing and not self.streams:
             self.frontend.peer_due(self)
+        return 0
+
+    cdef int charge(self, InferCall call) except -1:
+        cdef Debt debt = Debt.__new__(Debt)
+        debt.lane = call.lane
+        debt.claim = call.parts[0].claim
+        self.debts.append(debt)
         return 0
 
     cdef uint32_t charged(self) except? 4294967295:

@@ -31,6 +31,7 @@ cdef class H2Stream:
     cdef int accepted_coding       # what its reply may have, REST
     cdef bint is_working           # its body or reply is in the front end's slices
     cdef int64_t timeout_ns        # TIMEOUT_NONE, TIMEOUT_INVALID or a duration
+    cdef int64_t rest_timeout_ns   # X-Request-Timeout: a RequestTimeout or a duration
     cdef int64_t json_bytes        # Inference-Header-Content-Length: -1 absent, -2 malformed
     cdef uint64_t received_ns
     cdef bytes method

@@ -23,6 +23,7 @@ from server._fast.nghttp2 cimport (
     nghttp2_submit_trailer,
 )
 from server._fast.outbuf cimport outbuf_free
+from server._fast.request_timeout cimport REQUEST_TIMEOUT_INVALID, REQUEST_TIMEOUT_NONE, request_timeout_ns
 from server._fast.spare_buffers cimport SpareBuffers, spare_give
 
 cdef size_t KEEP_SENT_BYTES = 1 << 16
@@ -109,6 +110,11 @@ cdef class H2Stream:
             self.is_grpc = value_bytes >= 16 and memcmp(value, b"application/grpc", 16) == 0
         elif is_text(name, name_bytes, b"grpc-timeout", 12):
             self.timeout_ns = parse_timeout(value, value_bytes)
+        elif is_text(name, name_bytes, b"x-request-timeout", 17):
+            # Given twice it says nothing that could be relied on.
+            self.rest_timeout_ns = (
+                request_timeout_ns(value, value_bytes) if self.rest_timeout_ns == REQUEST_TIMEOUT_NONE
+                else REQUEST_TIMEOUT_INVALID)
         elif is_text(name, name_bytes, b"grpc-encoding", 13):
             if is_text(value, value_bytes, b"identity", 8):
                 self.coding = CODING_IDENTITY

@@ -1,5 +1,7 @@
 """C face of what an HTTP/1.1 connection answers."""
 
+from libc.stdint cimport int64_t, uint64_t
+
 from server._fast.http1 cimport HttpHead
 from server._fast.http1_output cimport Http1Output
 from server._fast.infer_call cimport LaneClient
@@ -12,6 +14,8 @@ cdef class Http1Answer(Http1Output):
     cdef LaneClient lane           # of that request, if it is an inference that may run
     cdef int form                  # what that inference speaks: rest_codec
     cdef int cors                  # as in its slot
+    cdef int64_t timeout_ns        # of that request: how long its client waits; < 0: not said
+    cdef uint64_t request_ns       # when the first byte of the request being read came; 0 between requests
     cdef list calls                # by slot: the InferCall in flight, or None
 
     # A complete request, its head at p, its body apart: answers it or sets its call in flight.

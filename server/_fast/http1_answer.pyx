@@ -69,6 +69,8 @@ cdef class Http1Answer(Http1Output):
         call.tag = self.next_slot()
         call.form = self.form
         call.received_ns = self.active_ns
+        call.arrived_ns = self.request_ns
+        call.timeout_ns = self.timeout_ns
         if self.head.accept_encoding.off:
             self.slots[call.tag].coding = coding_chosen(
                 p + self.head.accept_encoding.off, self.head.accept_encoding.len)

@@ -17,7 +17,11 @@ cdef class Http1Connection(Http1Input):
     cdef bint is_paused
     cdef bint is_lingering
     cdef size_t spilled_bytes
-    cdef uint64_t request_ns       # when the first byte of the request being read came; 0 between requests
+    cdef size_t asked_bytes        # room that the transport was given for the present receive
+    cdef uint64_t arrival_ns       # when what was received last came, at the earliest
+    cdef uint64_t backlog_ns       # bytes may have waited in the socket since then; 0: it was empty a moment ago
+    cdef uint64_t resumed_ns       # when they could be read again
+    cdef int note_arrival(self, size_t received) noexcept
     cdef uint64_t body_bytes_seen
 
     cdef int consume_all(self, const char* p, size_t n) except -1
@@ -26,6 +30,8 @@ cdef class Http1Connection(Http1Input):
     cdef Py_ssize_t read_head(self, const char* p, size_t n) except -2
     cdef int hand_over(self, object successor, const char* p, size_t n) except -1
     cdef bint upgrade(self, const char* p, size_t n) except -1
+    cdef int read_timeout(self, const char* p) except -2
+    cdef int admit(self) except -2
     cdef int begin_body(self, const char* p, size_t n) except -2
     cdef int send_continue(self) except -1
     cdef Py_ssize_t read_coded(self, const char* p, size_t n) except -2

@@ -10,8 +10,10 @@ connections. Answers due in one loop turn leave in one write. One connection, on
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport int64_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport strlen
 
+from server._fast.admission cimport ADMIT, REFUSE_PAST
 from server._fast.atomics cimport relaxed_add
 from server._fast.clock cimport now_ns
 from server._fast.content_coding cimport CODING_IDENTITY, CODING_NESTED, CODING_UNKNOWN, coding_of
@@ -30,10 +32,16 @@ from server._fast.http1_input cimport (
 from server._fast.http1_output cimport MAX_PIPELINED
 from server._fast.http1_reply cimport http1_write_continue, http1_write_error
 from server._fast.infer_call cimport InferCall
+from server._fast.lane_admission cimport refusal_text
+from server._fast.request_timeout cimport (
+    REQUEST_TIMEOUT_INVALID,
+    REQUEST_TIMEOUT_NONE,
+    request_timeout_ns,
+    request_timeout_text,
+)
 from server._fast.rest_codec cimport rest_find, rest_takes_type
-from server._fast.slab_ring cimport ring_has_room
 from server._fast.slice_queue cimport SLICE_NS
-from server._fast.stats cimport REASON_INVALID, REASON_REJECTED
+from server._fast.stats cimport REASON_INVALID
 
 
 cdef const char* RETRY_AFTER = b"Retry-After: 1\r\n"
@@ -48,6 +56,8 @@ cdef size_t FIRST_BULK_BYTES = 1 << 14
 cdef uint64_t ROWS_NS = 1000000000
 #: The least rate of a body, bytes a second, after a grace of one head time-out.
 cdef uint64_t MIN_BODY_RATE = 240
+#: A receive so long after the last one, or after a pause, and no turn of the loop before it: the socket was empty.
+cdef uint64_t FRESH_NS = 2000000
 
 
 cdef class Http1Connection(Http1Input):
@@ -106,6 +116,7 @@ cdef class Http1Connection(Http1Input):
             n = self.own_capacity - self.own_bytes
         elif self.is_bulk and self.state == READ_HEAD:
             n = FIRST_BULK_BYTES
+        self.asked_bytes = n
         PyBuffer_FillInfo(view, self, at, n, 0, flags)
 
     def buffer_updated(self, Py_ssize_t received):
@@ -119,11 +130,26 @@ cdef class Http1Connection(Http1Input):
             if self.rows.got_bytes == self.rows.size_bytes:
                 self.end_rows()
             return
+        self.note_arrival(n)
         if self.own_bytes:
             self.own_bytes += n
             p = self.own
             n = self.own_bytes
         self.consume_all(p, n)
+
+    cdef int note_arrival(self, size_t received) noexcept:
+        """When what was just received came, at the earliest: requests' time runs while they wait in the socket, since
+        reading was paused, or since the last receive did not empty it.
+        """
+        self.arrival_ns = self.active_ns
+        # What waited is read in the next turn; what comes later has not waited.
+        if self.backlog_ns and self.active_ns - self.resumed_ns < 2 * self.frontend.lag_ns + FRESH_NS:
+            self.arrival_ns = self.backlog_ns
+        self.backlog_ns = 0
+        if received == self.asked_bytes:
+            self.backlog_ns = self.arrival_ns
+            self.resumed_ns = self.active_ns
+        return 0
 
     # -- bytes to requests
 
@@ -211,7 +237,7 @@ cdef class Http1Connection(Http1Input):
         """Parses a head: how many bytes are used up (0 when the body follows in the same place), -1 more is needed."""
         cdef int code = http1_parse_head(&self.head, p, n, &self.frontend.limits)
         if self.request_ns == 0:
-            self.request_ns = self.active_ns
+            self.request_ns = self.arrival_ns
         if code == 0:
             return -1
         if code < 0:
@@ -290,10 +316,8 @@ cdef class Http1Connection(Http1Input):
         if self.lane is not None:
             if not self.lane.is_accepting():
                 self.lane = None
-            elif not ring_has_room(self.lane.v):
-                self.lane.refused(REASON_REJECTED)
-                return self.refuse_head(
-                    503, b"Exceeds maximum queue size: the queue of this model is full, try again later", RETRY_AFTER)
+            elif self.read_timeout(p) < 0 or self.admit() < 0:
+                return -1
             elif not rest_takes_type(self.form, p + self.head.content_type.off, self.head.content_type.len):
                 self.lane.refused(REASON_INVALID)
                 return self.refuse(HTTP_ERR_MEDIA_TYPE, NULL)
@@ -311,6 +335,28 @@ cdef class Http1Connection(Http1Input):
                 self.frontend.max_body_bytes)
             self.state = READ_CODED
         return 0
+
+    cdef int read_timeout(self, const char* p) except -2:
+        """X-Request-Timeout: 0, or -1 when it cannot be read and the request was refused."""
+        self.timeout_ns = REQUEST_TIMEOUT_NONE
+        if self.head.timeout.off:
+            self.timeout_ns = request_timeout_ns(p + self.head.timeout.off, self.head.timeout.len)
+            if self.timeout_ns == REQUEST_TIMEOUT_INVALID:
+                self.lane.refused(REASON_INVALID)
+                return self.refuse_head(400, request_timeout_text(), NULL)
+        return 0
+
+    cdef int admit(self) except -2:
+        """Whether the request can be answered in time: 0, or -1 when it was refused. It costs a look and a write."""
+        cdef int code = self.lane.admit(self.request_ns, self.timeout_ns, self.frontend.lag_ns)
+        cdef char line[32]
+        if code == ADMIT:
+            return 0
+        self.frontend.refused_count += 1
+        if code == REFUSE_PAST:
+            return self.refuse_head(504, refusal_text(code), NULL)
+        snprintf(line, sizeof(line), b"Retry-After: %d\r\n", self.lane.retry_after_s())
+        return self.refuse_head(503, refusal_text(code), line)
 
     cdef int send_continue(self) except -1:
         """Asks for the body, as soon as no earlier answer is outstanding."""
@@ -457,12 +503,15 @@ cdef class Http1Connection(Http1Input):
     cdef int pause(self) except -1:
         if not self.is_paused:
             self.is_paused = True
+            if self.backlog_ns == 0:
+                self.backlog_ns = now_ns()
             self.transport.pause_reading()
         return 0
 
     cdef int resume(self) except -1:
         if self.is_paused and not self.got_eof:
             self.is_paused = False
+            self.resumed_ns = now_ns()
             self.transport.resume_reading()
         return 0
 

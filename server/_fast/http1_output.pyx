@@ -6,6 +6,7 @@ One connection, one event loop thread; the object owns its buffers. O(bytes).
 """
 
 from libc.stdint cimport int64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from server._fast.content_coding cimport CODING_IDENTITY
@@ -22,9 +23,6 @@ from server._fast.infer_spec cimport (
 )
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_reserve, outbuf_write
 from server._fast.peer_output cimport PeerOutput
-
-
-cdef const char* RETRY_AFTER = b"Retry-After: 1\r\n"
 
 
 cdef int error_status(int code) noexcept nogil:
@@ -144,7 +142,9 @@ cdef class Http1Output(PeerOutput):
     cdef int write_refusal(self, int slot, const InferError* error) except -1:
         """The answer to an inference that cannot be given."""
         cdef int status = error_status(error.code)
-        return self.write_error(slot, status, error.text, error.n, RETRY_AFTER if status == 503 else NULL)
+        cdef char line[32]
+        snprintf(line, sizeof(line), b"Retry-After: %d\r\n", max(error.retry_after_s, 1))
+        return self.write_error(slot, status, error.text, error.n, line if status == 503 else NULL)
 
     cdef int flush(self) except -1:
         if self.is_spilled:

@@ -7,6 +7,7 @@ from server._fast.infer_spec cimport InferError
 
 
 cdef class Http2Connection(Http2Rest):
+    cdef int pushback_s            # of the refusal being written: when the call may come again; 0: not said
     cdef int take_message(self, H2Stream stream, const char** message, size_t* n) except -2
     cdef int infer(self, H2Stream stream, const char* message, size_t n) except -1
     cdef int refuse_infer(self, H2Stream stream, const InferError* error) except -1

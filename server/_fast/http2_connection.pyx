@@ -32,7 +32,7 @@ from server._fast.h2_stream cimport (
 )
 from server._fast.http2_rest cimport Http2Rest
 from server._fast.infer_call cimport InferCall, LaneClient
-from server._fast.infer_spec cimport InferError
+from server._fast.infer_spec cimport INFER_DEADLINE, InferError
 from server._fast.nghttp2 cimport nghttp2_nv
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_write
 from server._fast.spare_buffers cimport spare_take
@@ -209,6 +209,9 @@ cdef class Http2Connection(Http2Rest):
         cdef InferCall call
         if lane is None:
             return self.refuse_infer(stream, error)
+        if lane.admit_or_fail(stream.received_ns, stream.timeout_ns, self.frontend.lag_ns, error) < 0:
+            self.frontend.refused_count += 1
+            return self.refuse_infer(stream, error)
         call = InferCall.__new__(InferCall)
         call.responder = self
         call.tag = stream.id
@@ -225,6 +228,7 @@ cdef class Http2Connection(Http2Rest):
     cdef int refuse_infer(self, H2Stream stream, const InferError* error) except -1:
         cdef size_t at
         if stream.route == ROUTE_GRPC_INFER or (b"triton_grpc_error", b"true") in (stream.headers or ()):
+            self.pushback_s = error.retry_after_s
             return self.fail(stream, grpc_status_of(error.code), (<const char*>error.text)[:error.n])
         # one request of a stream: the stream goes on
         at = stream.reply.len
@@ -272,6 +276,8 @@ cdef class Http2Connection(Http2Rest):
         if stream is None:
             return 0
         stream.call = None
+        if call.error != NULL and call.error.code == INFER_DEADLINE:
+            self.charge(call)
         if stream.route == ROUTE_REST:
             return self.deliver_rest(stream, call)
         if call.error != NULL:
@@ -320,8 +326,11 @@ cdef class Http2Connection(Http2Rest):
 
     cdef int fail(self, H2Stream stream, int status, bytes text) except -1:
         """Ends a gRPC call with a status: in the headers if nothing was sent, else in the trailers."""
-        cdef nghttp2_nv headers[5]
+        cdef nghttp2_nv headers[6]
         cdef size_t count = 4
+        cdef bytes pushback
+        cdef int pushback_s = self.pushback_s
+        self.pushback_s = 0
         if stream.is_reply_complete:
             return 0
         message = percent_encode(text)
@@ -337,6 +346,11 @@ cdef class Http2Connection(Http2Rest):
         headers[3] = nv(b"grpc-message", 12, <const char*>message, len(message))
         if stream.coding == CODING_UNKNOWN:
             headers[4] = nv(b"grpc-accept-encoding", 20, b"identity,gzip,deflate", 21)
+            count = 5
+        elif pushback_s:
+            # What a gRPC client's retries wait for.
+            pushback = b"%d" % (1000 * pushback_s)
+            headers[4] = nv(b"grpc-retry-pushback-ms", 22, <const char*>pushback, len(pushback))
             count = 5
         stream.reply.len = 0
         return self.respond(stream, headers, count)

@@ -14,6 +14,7 @@ from server._fast.reply_packing cimport Packing
 cdef class Http2Rest(H2Session):
     # The stream's headers are read: it is REST from now on.
     cdef int begin_rest(self, H2Stream stream) except -1
+    cdef int admit_rest(self, H2Stream stream) except -1
     # More of its body came: limits.
     cdef int check_rest(self, H2Stream stream) except -1
     # The request is complete, as it came; then, as it was before the client compressed it.

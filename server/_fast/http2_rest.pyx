@@ -6,7 +6,7 @@ and its call.
 """
 
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memset, strlen
+from libc.string cimport memset, strchr, strlen
 
 from server._fast.clock cimport now_ns
 from server._fast.content_coding cimport (
@@ -36,12 +36,14 @@ from server._fast.http1_error cimport (
     http1_error_text,
 )
 from server._fast.infer_call cimport InferCall, LaneClient
-from server._fast.infer_spec cimport InferError
+from server._fast.infer_spec cimport INFER_INVALID_ARGUMENT, InferError, infer_fail
 from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session_get_outbound_queue_size, nghttp2_session_upgrade2
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_write
 from server._fast.reply_packing cimport MIN_PACKED_BYTES, Packing
+from server._fast.request_timeout cimport REQUEST_TIMEOUT_INVALID, REQUEST_TIMEOUT_NONE, request_timeout_text
 from server._fast.rest_codec cimport rest_find, rest_reply, rest_submit
 from server._fast.slice_queue cimport SLICE_NS
+from server._fast.stats cimport REASON_INVALID
 
 cdef const char* SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 cdef bytes JSON_CONTENT = b"application/json"
@@ -70,6 +72,7 @@ cdef class Http2Rest(H2Session):
         stream.id = 1
         self.skipped.last = 1
         stream.timeout_ns = TIMEOUT_NONE
+        stream.rest_timeout_ns = REQUEST_TIMEOUT_NONE
         stream.json_bytes = -1
         stream.grpc_status = -1
         stream.received_ns = now_ns()
@@ -92,6 +95,27 @@ cdef class Http2Rest(H2Session):
         stream.route = ROUTE_REST
         if stream.path is None:
             stream.path = b"/"
+        if stream.method is None and self.port == "http":
+            return self.admit_rest(stream)
+        return 0
+
+    cdef int admit_rest(self, H2Stream stream) except -1:
+        """An inference that cannot be answered in time is refused before its body comes."""
+        cdef InferError* error = &self.frontend.error
+        cdef const char* path = stream.path
+        cdef const char* end = strchr(path, c'?')
+        cdef int form = 0
+        cdef LaneClient lane = rest_find(
+            self.frontend, path, end - path if end != NULL else <size_t>len(stream.path), &form)
+        if lane is None or not lane.is_accepting():
+            return 0
+        if stream.rest_timeout_ns == REQUEST_TIMEOUT_INVALID:
+            lane.refused(REASON_INVALID)
+            infer_fail(error, INFER_INVALID_ARGUMENT, "%s", request_timeout_text())
+            return self.refuse_rest(stream, error)
+        if lane.admit_or_fail(stream.received_ns, stream.rest_timeout_ns, self.frontend.lag_ns, error) < 0:
+            self.frontend.refused_count += 1
+            return self.refuse_rest(stream, error)
         return 0
 
     cdef int check_rest(self, H2Stream stream) except -1:
@@ -147,6 +171,7 @@ cdef class Http2Rest(H2Session):
         call.tag = stream.id
         call.form = form
         call.received_ns = stream.received_ns
+        call.timeout_ns = stream.rest_timeout_ns
         if rest_submit(self.frontend, lane, call, body, n, stream.json_bytes, self.active_ns, error) < 0:
             return self.refuse_rest(stream, error)
         stream.call = call
@@ -182,7 +207,8 @@ cdef class Http2Rest(H2Session):
     cdef int refuse_rest(self, H2Stream stream, const InferError* error) except -1:
         text = (<const char*>error.text)[:error.n]
         answer = self.frontend.handlers.refusal(error.code, text.decode("utf-8", "replace"))
-        return self.write_rest(stream, answer[0], JSON_CONTENT, answer[1], len(answer[1]), -1, answer[3])
+        extra = (("Retry-After", str(error.retry_after_s)),) if error.retry_after_s else answer[3]
+        return self.write_rest(stream, answer[0], JSON_CONTENT, answer[1], len(answer[1]), -1, extra)
 
     cdef int refuse_body(self, H2Stream stream, int error) except -1:
         """The body cannot be read: in the words of a HttpError."""

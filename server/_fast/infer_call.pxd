@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from server._fast.infer_claim cimport Part
 from server._fast.infer_outputs cimport SegmentPool
 from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, OutputRef, ReplyTensor, SharedRef, Spec
+from server._fast.lane_admission cimport LaneAdmission
 from server._fast.layout cimport Arena, ArenaView, Control, StatsBlock, TraceCell
 from server._fast.slab_ring cimport Claim
 
@@ -43,7 +44,10 @@ cdef class InferCall:
     cdef int form                  # the responder's: how the reply is written (rest_codec)
     cdef list regions              # ClientRegions that the request names: open until the reply is written; or None
     cdef SharedRef* shared         # of its outputs that go there; NULL: none does
-    cdef uint64_t received_ns
+    cdef uint64_t received_ns      # when the whole request was here
+    cdef uint64_t arrived_ns       # the responder's: when it began to come, from which deadlines run; 0: received_ns
+    cdef int64_t timeout_ns        # the responder's: how long the client waits, as its protocol says; < 0: it does not
+    cdef uint64_t deadline_ns      # 0: none
     cdef uint64_t published_ns
     cdef InferError* error         # NULL: success
     cdef OutputRef inline_outputs[8]
@@ -54,22 +58,26 @@ cdef class InferCall:
 
 #: Told at most once per loop turn that something has to happen at its end.
 cdef class Turn:
+    cdef uint64_t lag_ns           # how long a turn took of late
+    cdef uint32_t refused_count    # requests refused in this turn for want of capacity
     cdef int lane_due(self, LaneClient lane) except -1
+    # A call has this deadline: LaneClient.expire() of its lane is to be called then.
+    cdef int deadline_due(self, uint64_t deadline_ns) except -1
 
 
-cdef class LaneClient:
+cdef class LaneClient(LaneAdmission):
     cdef readonly Arena arena
     cdef readonly Spec spec
-    cdef ArenaView* v
     cdef ModelSpec* model
     cdef uint32_t owner
-    cdef StatsBlock* stats
     cdef Turn turn
     cdef bint wake_due
+    cdef uint32_t unwoken_rows     # published since the executor was woken
     cdef bint is_retired           # requests that come now go to another lane
     cdef int instance_bells[32]
     cdef InferRequest request      # what a parser fills before submit()
     cdef Claim reserved            # whose rows the next request to be submitted has filled already; no rows: none
+    cdef uint64_t first_deadline_ns             # no call in flight has an earlier one; 0: none has one
     cdef Part** first_pending      # per slab
     cdef Part** last_pending
     cdef readonly uint32_t pending_count
@@ -84,7 +92,8 @@ cdef class LaneClient:
     cdef Control trace_control     # holds the cell's memory
     cdef object trace_sink
 
-    cdef bint is_accepting(self) noexcept
+    cdef int expire(self, uint64_t now) except -1
+    cdef int time_out(self, InferCall call, uint64_t now) except -1
     cdef int submit(self, InferCall call, uint64_t now, InferError* err) except -2
     cdef void abandon(self, InferCall call) noexcept
     cdef void wake_later(self) noexcept
@@ -97,7 +106,7 @@ cdef class LaneClient:
     cdef void trace(self, InferCall call, uint64_t run_start, uint64_t run_end) noexcept
     cdef int reply_tensors(self, InferCall call) noexcept nogil
     cdef void cancel(self, InferCall call) noexcept
-    cdef void refused(self, int reason) noexcept
+    cdef void let_go(self, InferCall call, int reason) noexcept
     cdef int note_failure(self, InferCall call, Part* part, uint64_t failed_word) except -1
     cdef int check_outputs(self, InferCall call) except -1
     cdef int share_outputs(self, InferCall call) except -1

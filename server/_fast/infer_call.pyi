@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from server._fast.infer_spec import Spec
+from server._fast.lane_admission import LaneAdmission
 from server._fast.layout import Arena, Control
 
 class Turn:
@@ -11,7 +12,7 @@ class Turn:
 class Responder:
     """Whoever asked for a call."""
 
-class LaneClient:
+class LaneClient(LaneAdmission):
     """A worker's side of a lane: claims rows, fills them, delivers the finished ones. One event loop thread.
 
     owner: the worker's id; instance_bells: eventfds of the executor's instances.

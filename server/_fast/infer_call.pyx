@@ -13,8 +13,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
+from server._fast.admission cimport admission_answered
 from server._fast.atomics cimport (
-    half_load,
     relaxed_add,
     relaxed_load,
     relaxed_load_half,
@@ -46,14 +46,13 @@ from server._fast.layout cimport (
     MAX_INSTANCES,
     MAX_RANK,
     MODE_SHAPED,
-    MODEL_READY,
-    MODEL_RESTARTING,
     TRACE_CELLS,
     Arena,
     Control,
     SlabHeader,
 )
-from server._fast.queue_levels cimport level_of, level_stale_after, level_times
+from server._fast.lane_admission cimport LaneAdmission
+from server._fast.queue_levels cimport level_of, level_stale_after
 from server._fast.slab_ring cimport (
     ALONE_ATTEMPTS,
     SLAB_DONE,
@@ -77,6 +76,8 @@ from server._fast.stats cimport (
 from server._fast.wakeup cimport lane_wake
 
 
+cdef const char* EXPIRED = b"Request timeout expired: it waited past its deadline"
+
 cdef class Responder:
     cdef int deliver(self, InferCall call) except -1:
         return 0
@@ -92,10 +93,16 @@ cdef class Turn:
     cdef int lane_due(self, LaneClient lane) except -1:
         return 0
 
+    cdef int deadline_due(self, uint64_t deadline_ns) except -1:
+        return 0
+
 
 @cython.freelist(256)
 cdef class InferCall:
     """One accepted inference request until its reply is written."""
+
+    def __cinit__(self):
+        self.timeout_ns = -1
 
     def __dealloc__(self):
         if self.parts != &self.one_part:
@@ -145,7 +152,7 @@ cdef class InferCall:
         return 0
 
 
-cdef class LaneClient:
+cdef class LaneClient(LaneAdmission):
     """The worker's side of a lane. `instance_bells`: eventfds of the executor's instances."""
 
     def __cinit__(self, Arena arena not None, Spec spec not None, uint32_t owner, list instance_bells,
@@ -181,15 +188,6 @@ cdef class LaneClient:
         free(self.row_dims)
         infer_request_free(&self.request)
 
-    cdef bint is_accepting(self) noexcept:
-        """Whether requests may queue: the model is ready, or its executor is on its way back."""
-        cdef uint32_t state = half_load(&self.v.lane.model_state)
-        return state == MODEL_READY or state == MODEL_RESTARTING
-
-    cdef void refused(self, int reason) noexcept:
-        """Counts a request that never got rows."""
-        relaxed_add(&self.stats.failure_counts[reason], 1)
-
     cdef int submit(self, InferCall call, uint64_t now, InferError* err) except -2:
         """Claims rows for `self.request`, fills and publishes them: 0, or -1 with the refusal in err.
 
@@ -197,7 +195,7 @@ cdef class LaneClient:
         executor is woken at the end of the loop turn.
         """
         cdef uint32_t i
-        cdef uint64_t deadline_ns, stale_ns
+        cdef uint64_t deadline_ns, stale_ns = 0
         cdef uint32_t level = level_of(self.v, self.request.priority)
         cdef PartList part_list
         cdef Part* part
@@ -208,6 +206,19 @@ cdef class LaneClient:
             self.refused(REASON_REJECTED)
             return infer_fail(err, INFER_UNAVAILABLE, "model '%.*s' is not ready", <int>self.model.name.n,
                               self.model.name.p)
+        if call.arrived_ns == 0:
+            call.arrived_ns = call.received_ns
+        deadline_ns = self.deadline_of(
+            call.arrived_ns, call.timeout_ns, level, self.request.timeout_us, &stale_ns)
+        if deadline_ns and deadline_ns <= now_ns():
+            self.refused(REASON_TIMEOUT)
+            return infer_fail(err, INFER_DEADLINE, "%s", EXPIRED)
+        if deadline_ns and (self.request.rows > 1 or self.request.timeout_us) and self.refuse(
+            self.predict(call.arrived_ns, deadline_ns, level, self.request.rows, self.turn.lag_ns), err
+        ) < 0:
+            # The head did not say how much it is, or how little time it has.
+            return -1
+        call.deadline_ns = deadline_ns
         call.keep_request(&self.request)
         with nogil:
             part_list.one = &call.one_part
@@ -225,10 +236,10 @@ cdef class LaneClient:
             self.abandon(call)
             if err.code == INFER_UNAVAILABLE:
                 self.refused(REASON_REJECTED)
+                err.retry_after_s = self.retry_after_s()
             else:
                 self.refused(REASON_INVALID if err.code != INFER_INTERNAL else REASON_INTERNAL)
             return -1
-        level_times(self.v, level, self.request.timeout_us, now, &deadline_ns, &stale_ns)
         call.published_ns = now_ns()
         call.parts_left = call.part_count
         call.in_flight = True
@@ -252,6 +263,14 @@ cdef class LaneClient:
         if not self.wake_due:
             self.wake_due = True
             self.turn.lane_due(self)
+        if deadline_ns and (self.first_deadline_ns == 0 or deadline_ns < self.first_deadline_ns):
+            self.first_deadline_ns = deadline_ns
+            self.turn.deadline_due(deadline_ns)
+        self.unwoken_rows += self.request.rows
+        if self.unwoken_rows >= self.v.row_capacity:
+            # A turn that reads many requests must not keep a full batch from running.
+            self.unwoken_rows = 0
+            lane_wake(self.v.lane, self.instance_bells)
         return 0
 
     cdef void abandon(self, InferCall call) noexcept:
@@ -276,6 +295,7 @@ cdef class LaneClient:
     cdef int wake(self) noexcept:
         """End of the loop turn: one wake-up for all that was published in it; whether it took a system call."""
         self.wake_due = False
+        self.unwoken_rows = 0
         if self.is_ordered:
             # A call that was cancelled stands in nobody's way any more.
             self.deliver_in_order(now_ns())
@@ -440,6 +460,8 @@ cdef class LaneClient:
             histogram_add(&self.stats.request_ns, <int64_t>(now - call.received_ns))
         else:
             relaxed_add(&self.stats.failure_ns, now - call.received_ns)
+        if call.deadline_ns:
+            admission_answered(&self.pressure, now - call.arrived_ns, call.deadline_ns - call.arrived_ns, now)
         try:
             call.responder.deliver(call)
         except Exception:
@@ -456,6 +478,46 @@ cdef class LaneClient:
                 self.wake_later()
             if call.part_count > 1 or self.is_ordered:
                 ring_recycle(self.v, call.parts[i].claim.slab)
+        call.responder = None
+        return 0
+
+    cdef int expire(self, uint64_t now) except -1:
+        """Answers calls whose deadline has passed, wherever their rows are. O(slabs + calls in flight)."""
+        cdef uint32_t slab
+        cdef Part* part
+        cdef InferCall call
+        cdef list expired = []
+        self.first_deadline_ns = 0
+        for slab in range(self.v.slab_count):
+            part = self.first_pending[slab]
+            while part != NULL:
+                call = <InferCall>part.call
+                if call.deadline_ns:
+                    if call.deadline_ns <= now:
+                        expired.append(call)
+                    elif self.first_deadline_ns == 0 or call.deadline_ns < self.first_deadline_ns:
+                        self.first_deadline_ns = call.deadline_ns
+                part = part.next
+        for call in expired:
+            if call.in_flight:
+                self.time_out(call, now)
+        return 0
+
+    cdef int time_out(self, InferCall call, uint64_t now) except -1:
+        """The deadline has passed: rows that have not begun to run never will, and the client is told."""
+        call.error = <InferError*>calloc(1, sizeof(InferError)) if call.error == NULL else call.error
+        if call.error == NULL:
+            raise MemoryError()
+        infer_fail(call.error, INFER_DEADLINE, "%s", EXPIRED)
+        self.let_go(call, REASON_TIMEOUT)
+        relaxed_add(&self.stats.failure_ns, now - call.received_ns)
+        admission_answered(&self.pressure, now - call.arrived_ns, call.deadline_ns - call.arrived_ns, now)
+        try:
+            call.responder.deliver(call)
+        except Exception:
+            call.responder.broken()
+        if self.trace_rate:
+            self.trace(call, call.published_ns, call.published_ns)
         call.responder = None
         return 0
 
@@ -494,19 +556,22 @@ cdef class LaneClient:
 
     cdef void cancel(self, InferCall call) noexcept:
         """The client has gone: rows that have not begun to run never will, and nobody is told."""
+        if call.in_flight:
+            self.let_go(call, REASON_CANCELED)
+            call.responder = None
+
+    cdef void let_go(self, InferCall call, int reason) noexcept:
+        """Takes a call out of flight, whatever its rows are doing."""
         cdef uint32_t i
-        if not call.in_flight:
-            return
         call.in_flight = False
         relaxed_store(&self.stats.inflight_count, relaxed_load(&self.stats.inflight_count) - 1)
-        relaxed_add(&self.stats.failure_counts[<int>REASON_CANCELED], 1)
+        relaxed_add(&self.stats.failure_counts[reason], 1)
         self.pending_count -= call.is_held
         for i in range(call.part_count):
             if self.unlink(&call.parts[i]):
                 self.pending_count -= 1
                 Py_DECREF(call)
             ring_cancel(self.v, self.owner, &call.parts[i].claim)
-        call.responder = None
         self.wake_later()
 
     cdef bint unlink(self, Part* part) noexcept:

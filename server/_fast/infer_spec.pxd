@@ -28,6 +28,7 @@ cdef extern from "infer_types.h" nogil:
 
     ctypedef struct InferError:
         int code
+        int retry_after_s
         size_t n
         char text[512]
 

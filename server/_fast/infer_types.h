@@ -64,6 +64,7 @@ typedef struct Span {
 
 typedef struct InferError {
     int code;
+    int retry_after_s; /* of INFER_UNAVAILABLE; 0: not said */
     size_t n;
     char text[INFER_ERROR_BYTES];
 } InferError;
@@ -126,6 +127,7 @@ __attribute__((format(printf, 3, 4), cold, noinline, unused)) static int infer_f
         err->text[n] = '\0';
     }
     err->code = code;
+    err->retry_after_s = 0;
     err->n = n;
     return -1;
 }

@@ -19,7 +19,16 @@ from server._fast.atomics cimport (
 )
 from server._fast.clock cimport now_ns
 from server._fast.cost_table cimport cost_add
-from server._fast.layout cimport FAILURE_TEXT_BYTES, MAX_OWNERS, Arena, ArenaView, Control, RowFailure, RowMeta
+from server._fast.layout cimport (
+    FAILURE_TEXT_BYTES,
+    MAX_OWNERS,
+    Arena,
+    ArenaView,
+    Control,
+    RowFailure,
+    RowMeta,
+    StatsBlock,
+)
 from server._fast.quarantine cimport quarantine_add, row_digest
 from server._fast.slab_ring cimport (
     FAILURE_POISON,
@@ -27,7 +36,15 @@ from server._fast.slab_ring cimport (
     RING_EMPTY,
     RING_UNPUBLISHED,
     RING_WAIT,
+    ROW_ORPHAN,
     ROW_RUNNING,
+    row_at,
+    row_attempts,
+    row_index,
+    row_owner,
+    row_state,
+)
+from server._fast.slab_run cimport (
     ring_complete,
     ring_due,
     ring_finish_row,
@@ -35,13 +52,9 @@ from server._fast.slab_ring cimport (
     ring_seal,
     ring_take,
     ring_take_alone,
-    row_at,
-    row_attempts,
-    row_index,
-    row_owner,
-    row_state,
 )
-from server._fast.slo_cut cimport BusyMeter, busy_add, busy_share, slo_rows
+from server._fast.slo_cut cimport busy_add, busy_share, slo_rows
+from server._fast.standing_queue cimport queue_stands_no_more, queue_watch
 from server._fast.stats cimport stats_batch
 from server._fast.wakeup cimport POLLIN, bell_clear, c_ppoll, lane_sleep_begin, lane_sleep_end, pollfd, worker_wake
 
@@ -83,14 +96,15 @@ cdef bint bell_nap(int bell, uint64_t nap_ns) noexcept nogil:
     return c_ppoll(&waiting, 1, &limit, NULL) == 1
 
 
-cdef int take_due(ArenaView* v, int instance, BusyMeter* busy, Batch* batch) noexcept nogil:
+cdef int take_due(ArenaView* v, int instance, LaneWatch* watch, Batch* batch) noexcept nogil:
     cdef int tries = 0, code = ring_seal(v, instance, now_ns(), batch)
     cdef uint64_t now
     if code < 0:
         return code
+    now = now_ns()
+    queue_watch(v, &watch.standing, now)
     if v.cost.slo_ns and batch.attempts == 0:
-        now = now_ns()
-        batch.row_limit = slo_rows(v, batch, busy_share(busy, now), now)
+        batch.row_limit = slo_rows(v, batch, busy_share(&watch.busy, now), now)
     while ring_take(v, instance, now_ns(), tries >= PATIENCE, batch) == RING_UNPUBLISHED:
         tries += 1
         if tries <= YIELDS:
@@ -137,10 +151,29 @@ cdef class LaneExecutor:
 
     cdef int wait(self) noexcept nogil:
         while not self.v.lane.shutdown:
-            if take_due(self.v, self.instance, &self.busy, &self.batch) == 0:
+            if take_due(self.v, self.instance, &self.watch, &self.batch) == 0:
                 return 0
             self.sleep()
         return -1
+
+    cdef void count_late(self, uint64_t run_start_ns, uint64_t now) noexcept nogil:
+        """Rows of the batch that ran for nobody: begun after their deadline (never, or the batcher is wrong), or ended
+        after it.
+        """
+        cdef StatsBlock* stats = &self.v.stats[self.v.header.owner_count]
+        cdef uint64_t deadline_ns, late = 0, outlived = 0
+        cdef uint32_t row, state
+        if relaxed_load(&self.v.slabs[self.batch.slab].deadline_ns) == 0:
+            return
+        for row in range(self.batch.row_count):
+            state = row_state(word_load(row_at(self.v, self.batch.slab, row)))
+            deadline_ns = relaxed_load(&self.v.meta[row_index(self.v, self.batch.slab, row)].deadline_ns)
+            if deadline_ns and (state == ROW_RUNNING or state == ROW_ORPHAN):
+                late += deadline_ns < run_start_ns
+                outlived += deadline_ns < now
+        if outlived:
+            shared_add(&stats.late_count, late)
+            shared_add(&stats.outlived_count, outlived)
 
     cdef void sleep(self) noexcept nogil:
         """Sleeps until there may be work. Says so first and looks again, so that no wake-up is lost."""
@@ -148,6 +181,7 @@ cdef class LaneExecutor:
         cdef uint32_t slab
         cdef int code
         relaxed_store(&self.v.lane.beat_ns, now)
+        queue_stands_no_more(self.v, &self.watch.standing)
         lane_sleep_begin(self.v.lane, self.instance)
         code = ring_due(self.v, now, &slab, &word, &due_ns)
         if code != 0 and not self.v.lane.shutdown:
@@ -282,7 +316,7 @@ cdef class LaneExecutor:
         self.step()
         stats_batch(&self.v.stats[self.v.header.owner_count], row_count, now - run_start_ns)
         cost_add(self.v, row_count, now - run_start_ns, now)
-        busy_add(&self.busy, run_start_ns, now)
+        busy_add(&self.watch.busy, run_start_ns, now)
 
     def complete(self, uint64_t run_start_ns, uint32_t ran_rows, bint is_one_run=True):
         """Ends the present batch: its running rows are done, their workers awake. ran_rows 0: nothing to count.
@@ -295,8 +329,9 @@ cdef class LaneExecutor:
             now = now_ns()
             relaxed_store(&self.v.slabs[self.batch.slab].run_end_ns, now)
             if ran_rows:
+                self.count_late(run_start_ns, now)
                 stats_batch(&self.v.stats[self.v.header.owner_count], ran_rows, now - run_start_ns)
-                busy_add(&self.busy, run_start_ns, now)
+                busy_add(&self.watch.busy, run_start_ns, now)
                 if is_one_run:
                     cost_add(self.v, ran_rows, now - run_start_ns, now)
             owners = ring_complete(self.v, self.instance, &self.batch)

@@ -19,7 +19,7 @@
 
 #define ARENA_MAGIC 0x454341524441454Bull
 #define CONTROL_MAGIC 0x4C4F52544E4F434Bull
-#define LAYOUT_VERSION 2u
+#define LAYOUT_VERSION 3u
 
 #define MAX_RANK 8
 #define MAX_OWNERS 62      /* worker ids 0..61 */
@@ -102,8 +102,10 @@ typedef struct {
     uint32_t preferred_rows;
     uint32_t apart; /* executor, MODE_SHAPED: outputs do not follow the batch axis, requests run one at a time */
     uint64_t beat_ns; /* executor: when an instance that has no work looked last, every second at least */
+    uint32_t newest_first; /* executor: the queue stands, the newest slab goes first: see ring_due */
+    uint8_t pad3[4];
     char reason[REASON_TEXT_BYTES];
-    uint8_t pad4[16];
+    uint8_t pad4[8];
     uint32_t placed_bytes;
     char placed[PLACED_TEXT_BYTES]; /* executor, before it is ready: server/models/assignment.py */
 } Lane;
@@ -158,10 +160,11 @@ typedef struct {
     uint64_t signature; /* MODE_SHAPED: hash of the row shapes of all inputs, which stand in its TensorShapes */
     uint64_t opened_ns;
     uint32_t capacity; /* rows of this shape that it holds */
-    uint8_t pad2[28];
+    uint32_t undated; /* publishers: a row has no deadline */
+    uint64_t deadline_ns; /* publishers: the earliest of its rows; 0: none has one */
     uint64_t stale_ns; /* claimers, if is_ranked: when the last of its rows is past its timeout; 0: nobody yet */
     uint32_t level;    /* the priority level of its rows, 0 for the first */
-    uint8_t pad3[4];
+    uint8_t pad2[20];
 } SlabHeader;
 
 /* The queue of one priority level. Written once, before the first claim. */
@@ -239,7 +242,10 @@ typedef struct {
     uint64_t busy_ns;
     uint64_t inflight_count;
     uint64_t failure_ns;
-    uint64_t pad[1];
+    uint64_t late_count;      /* executor: rows whose run began after their deadline */
+    uint64_t outlived_count;  /* executor: rows whose run ended after it */
+    uint64_t predicted_count; /* worker: requests refused since they could not be answered in time */
+    uint64_t pad[6];
     Histogram request_ns;
     Histogram queue_ns;
     Histogram execute_ns;

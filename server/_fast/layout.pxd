@@ -80,6 +80,7 @@ cdef extern from "layout.h" nogil:
         uint32_t preferred_rows
         uint32_t apart
         uint64_t beat_ns
+        uint32_t newest_first
         char* reason
         uint32_t placed_bytes
         char* placed
@@ -121,6 +122,8 @@ cdef extern from "layout.h" nogil:
         uint64_t signature
         uint64_t opened_ns
         uint32_t capacity
+        uint32_t undated
+        uint64_t deadline_ns
         uint64_t stale_ns
         uint32_t level
 
@@ -180,6 +183,9 @@ cdef extern from "layout.h" nogil:
         uint64_t busy_ns
         uint64_t inflight_count
         uint64_t failure_ns
+        uint64_t late_count
+        uint64_t outlived_count
+        uint64_t predicted_count
         Histogram request_ns
         Histogram queue_ns
         Histogram execute_ns

@@ -39,6 +39,8 @@ class Arena(Segment):
     slo_ns: int
     #: shaped mode: the inputs that all rows of a slab share
     values: list[int]
+    #: The queue stands, so the executor runs the newest slab first.
+    newest_first: bool
     instance_count: int
     owner_count: int
     #: 0 loading, 1 ready, 2 restarting, 3 failed

@@ -419,6 +419,15 @@ cdef class Arena(Segment):
         return s.offset, s.bytes, tuple([s.dims[axis] for axis in range(s.rank)]), bool(s.whole)
 
     @property
+    def newest_first(self):
+        """Whether the queue stands, so that the executor runs the newest slab first."""
+        return bool(relaxed_load_half(&self.view.lane.newest_first))
+
+    @newest_first.setter
+    def newest_first(self, bint value):
+        relaxed_store_half(&self.view.lane.newest_first, value)
+
+    @property
     def apart(self):
         """Shaped mode: whether requests are run one at a time, since the outputs do not follow the batch axis."""
         return bool(half_load(&self.view.lane.apart))

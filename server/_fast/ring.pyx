@@ -35,17 +35,11 @@ from server._fast.slab_ring cimport (
     Claim,
     ring_cancel,
     ring_claim,
-    ring_complete,
-    ring_finish_row,
     ring_finished,
     ring_has_room,
     ring_publish,
-    ring_put_back,
     ring_recycle,
     ring_release,
-    ring_seal,
-    ring_take,
-    ring_take_alone,
     row_at,
     row_attempts,
     row_code,
@@ -56,6 +50,7 @@ from server._fast.slab_ring cimport (
     slab_state,
     word_generation,
 )
+from server._fast.slab_run cimport ring_complete, ring_finish_row, ring_put_back, ring_seal, ring_take, ring_take_alone
 from server._fast.wakeup cimport lane_wake
 
 

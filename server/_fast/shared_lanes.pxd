@@ -2,16 +2,16 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from server._fast.lane_executor cimport LaneWatch
 from server._fast.lane_sharing cimport Offer, Sharing
 from server._fast.layout cimport ArenaView
 from server._fast.slab_ring cimport Batch
-from server._fast.slo_cut cimport BusyMeter
 
 
 #: One lane of this instance.
 cdef struct SharedLane:
     ArenaView* v
-    BusyMeter* busy
+    LaneWatch* watch
     Batch* batch
 
 

@@ -14,7 +14,9 @@ from server._fast.clock cimport now_ns
 from server._fast.lane_executor cimport NAP_NS, LaneExecutor, bell_nap, take_due
 from server._fast.lane_sharing cimport MAX_SHARED_LANES, Offer, Sharing, slab_deadline
 from server._fast.layout cimport MAX_INSTANCES
-from server._fast.slab_ring cimport RING_WAIT, ring_due
+from server._fast.slab_ring cimport RING_WAIT
+from server._fast.slab_run cimport ring_due
+from server._fast.standing_queue cimport queue_stands_no_more
 from server._fast.wakeup cimport bell_clear, bell_ring, lane_sleep_begin, lane_sleep_end, lane_wake
 
 
@@ -49,7 +51,7 @@ cdef class SharedLanes:
         lane.is_granted = False
         self.executors[number] = lane
         self.lanes[number].v = lane.v
-        self.lanes[number].busy = &lane.busy
+        self.lanes[number].watch = &lane.watch
         self.lanes[number].batch = &lane.batch
         self.list_numbers()
 
@@ -124,7 +126,7 @@ cdef class SharedLanes:
             self.sharing.lane_back(number, self.charged_ns)
 
     cdef int take(self, SharedLane* lane) noexcept nogil:
-        return take_due(lane.v, self.instance, lane.busy, lane.batch)
+        return take_due(lane.v, self.instance, lane.watch, lane.batch)
 
     cdef void wake_another(self, const Offer* due, uint32_t count, uint32_t number) noexcept nogil:
         """Batches of other lanes wait: workers may have woken this instance for each of them, and no other."""
@@ -157,6 +159,7 @@ cdef class SharedLanes:
         cdef uint64_t wait_until_ns, now, nap_ns = NAP_NS
         cdef bint is_over = half_load(&self.is_interrupted) != 0
         for i in range(self.count):
+            queue_stands_no_more(self.lanes[self.numbers[i]].v, &self.lanes[self.numbers[i]].watch.standing)
             lane_sleep_begin(self.lanes[self.numbers[i]].v.lane, self.instance)
         for i in range(self.count):
             is_over |= half_load(&self.lanes[self.numbers[i]].v.lane.shutdown) != 0

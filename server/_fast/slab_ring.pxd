@@ -44,6 +44,10 @@ cdef enum RowState:
     ROW_ABANDONED = 7
     ROW_ORPHAN = 8
 
+#: Generations are 1 to this, and then 1 again.
+cdef enum:
+    GENERATION_MASK = (1 << 30) - 1
+
 #: A slab that so many executors died with is run row by row.
 cdef enum:
     ALONE_ATTEMPTS = 1
@@ -154,13 +158,3 @@ cdef bint ring_finished(ArenaView* v, uint32_t owner, const Claim* claim, uint64
 cdef void ring_release(ArenaView* v, uint32_t owner, const Claim* claim) noexcept nogil
 cdef bint ring_recycle(ArenaView* v, uint32_t slab) noexcept nogil
 cdef void ring_forget(ArenaView* v, uint32_t slab) noexcept nogil
-
-# executor
-cdef int ring_due(ArenaView* v, uint64_t now_ns, uint32_t* slab_out, uint64_t* word_out,
-                  uint64_t* wait_until_ns) noexcept nogil
-cdef int ring_seal(ArenaView* v, uint32_t instance, uint64_t now_ns, Batch* out) noexcept nogil
-cdef int ring_take(ArenaView* v, uint32_t instance, uint64_t now_ns, bint partial, Batch* batch) noexcept nogil
-cdef int ring_take_alone(ArenaView* v, const Batch* batch, uint32_t row) noexcept nogil
-cdef void ring_put_back(ArenaView* v, uint32_t slab, uint32_t row) noexcept nogil
-cdef void ring_finish_row(ArenaView* v, uint32_t slab, uint32_t row, uint32_t code) noexcept nogil
-cdef uint64_t ring_complete(ArenaView* v, uint32_t instance, const Batch* batch) noexcept nogil

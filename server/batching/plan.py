@@ -9,8 +9,12 @@ is set; then it is due when it holds the preferred number of rows, or as many as
 long ago, or has to run for its latency target to hold. How many of its rows run then is slo_policy's to say: all,
 without a target. If nothing is due, the instance sleeps until the earliest open slab will be, or until it is woken.
 
-`decide` and `claim` are the reference for `ring_due` and `ring_claim` in server/_fast/slab_ring.pyx, which do the same
-on the shared words.
+While the queue stands (after each batch another slab has been due for a while), the newest slab of those goes first:
+its clients still wait, those of the oldest will soon have given up. The oldest keeps its turn if a row of it has no
+deadline, since it could wait for ever, or has passed its deadline, since it then holds memory for nothing.
+
+`decide` and `claim` are the reference for `ring_due` and `ring_claim` in server/_fast/slab_run.pyx and slab_ring.pyx,
+which do the same on the shared words.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ class Slab(NamedTuple):
     where that depends on their shape, 0 for what the plan says. run_by_ns: when it is due whatever the queue delay,
     so that its latency target holds (slo_policy), 0 without one. level: the priority level of its rows, 0 is the first;
     stale_ns: when the last of them is past its timeout, 0 for never; delays: late ones let others pass, else they are
-    refused.
+    refused. deadline_ns: the earliest of its rows; undated: a row has none.
     """
 
     slab: int
@@ -41,14 +45,17 @@ class Slab(NamedTuple):
     level: int = 0
     stale_ns: int = 0
     delays: bool = True
+    deadline_ns: int = 0
+    undated: bool = True
 
 
 class Plan(NamedTuple):
-    """A lane's settings; preferred_rows 0 stands for the capacity of a slab."""
+    """A lane's settings; preferred_rows 0 stands for the capacity of a slab. newest_first: the queue stands."""
 
     row_capacity: int
     max_queue_delay_ns: int = 0
     preferred_rows: int = 0
+    newest_first: bool = False
 
 
 class Join(NamedTuple):
@@ -97,7 +104,12 @@ def decide(slabs: Sequence[Slab], plan: Plan, now_ns: int) -> RunSlab | WaitUnti
         else:
             waits.append(due_ns)
     if due:
-        return RunSlab(min(due, key=lambda slab: (*_rank(slab, now_ns), slab.age)).slab)
+        rank = min(_rank(slab, now_ns) for slab in due)
+        first = [slab for slab in due if _rank(slab, now_ns) == rank]
+        oldest = min(first, key=lambda slab: slab.age)
+        if plan.newest_first and not oldest.undated and now_ns < oldest.deadline_ns:
+            return RunSlab(max(first, key=lambda slab: slab.age).slab)
+        return RunSlab(oldest.slab)
     return WaitUntil(min(waits)) if waits else Sleep()
 
 

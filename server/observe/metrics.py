@@ -110,8 +110,10 @@ def _requests(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
     page.family("rejected", "counter", "Inference requests turned away for want of capacity or time.")
     for labels, block in named:
         counts = dict(zip(errors.FAILURE_REASONS, block.failure_counts, strict=True))
+        counts["REJECTED"] -= min(block.predicted_count, counts["REJECTED"])
         for reason, label in _REJECTIONS.items():
             page.sample("rejected_total", (*labels, ("reason", label)), counts[reason])
+        page.sample("rejected_total", (*labels, ("reason", "predicted_late")), block.predicted_count)
     page.family("request_duration_seconds", "histogram", "Successful requests: complete request to written reply.")
     for labels, block in named:
         page.durations("request_duration_seconds", labels, block.request)
@@ -135,6 +137,12 @@ def _requests(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
     page.family("queue_depth", "gauge", "Rows that wait for an executor.")
     for labels, block in named:
         page.sample("queue_depth", labels, block.queue_depth_rows)
+    page.family("predicted_wait_seconds", "gauge", "Time until a request that comes now would be answered.")
+    for labels, block in named:
+        page.sample("predicted_wait_seconds", labels, block.predicted_wait_ns / 1e9)
+    page.family("overloaded", "gauge", "1 while requests wait that will be late, or the queue does not empty.")
+    for labels, block in named:
+        page.sample("overloaded", labels, int(block.overloaded))
 
 
 def _executions(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
@@ -157,6 +165,12 @@ def _executions(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
     for labels, block in named:
         page.sample("input_elements_total", (*labels, ("kind", "given")), block.given_elements)
         page.sample("input_elements_total", (*labels, ("kind", "run")), block.run_elements)
+    page.family("late_executions", "counter", "Rows whose run began after their deadline; 0 unless something is wrong.")
+    for labels, block in named:
+        page.sample("late_executions_total", labels, block.late_count)
+    page.family("outlived_executions", "counter", "Rows whose run ended after their deadline.")
+    for labels, block in named:
+        page.sample("outlived_executions_total", labels, block.outlived_count)
     page.family("executor_busy_seconds", "counter", "Time in which an instance of the model ran, all instances.")
     for labels, block in named:
         page.sample("executor_busy_seconds_total", labels, block.busy_ns / 1e9)

@@ -105,6 +105,14 @@ class Block(NamedTuple):
     #: Where rows are padded, elements of the inputs that ran: as they came, and with padding.
     given_elements: int = 0
     run_elements: int = 0
+    #: Of REJECTED: requests that could not have been answered in time.
+    predicted_count: int = 0
+    #: Rows whose run began after their deadline, and whose run ended after it.
+    late_count: int = 0
+    outlived_count: int = 0
+    #: What a request would wait now, and whether the lane cannot keep up.
+    predicted_wait_ns: int = 0
+    overloaded: bool = False
 
 
 def from_counters(model: str, version: str, counters: Mapping[str, Any]) -> Block:
@@ -127,6 +135,9 @@ def from_counters(model: str, version: str, counters: Mapping[str, Any]) -> Bloc
         batch_size_ns=counters["batch_ns"],
         last_inference_ms=counters["last_inference_ms"],
         inflight_count=counters["inflight_count"],
+        predicted_count=counters["predicted_count"],
+        late_count=counters["late_count"],
+        outlived_count=counters["outlived_count"],
     )
 
 
@@ -201,6 +212,11 @@ def _sum_blocks(group: list[Block]) -> Block:
         last_inference_ms=max(block.last_inference_ms for block in group),
         inflight_count=sum(block.inflight_count for block in group),
         queue_depth_rows=sum(block.queue_depth_rows for block in group),
+        predicted_count=sum(block.predicted_count for block in group),
+        late_count=sum(block.late_count for block in group),
+        outlived_count=sum(block.outlived_count for block in group),
+        predicted_wait_ns=max(block.predicted_wait_ns for block in group),
+        overloaded=any(block.overloaded for block in group),
         batch_costs=next((block.batch_costs for block in reversed(group) if block.batch_costs), ()),
         given_elements=sum(block.given_elements for block in group),
         run_elements=sum(block.run_elements for block in group),

@@ -66,6 +66,7 @@ class Models:
         )
         client = LaneClient(arena, spec, self._slot, list(bells), self._frontend)
         client.is_ordered = document["preserve_ordering"]
+        client.fallback_timeout_us = 1000 * self._config.default_timeout_ms
         model = ServedModel(
             document["name"],
             document["version"],

@@ -7,13 +7,14 @@ import functools
 import gc
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import uvloop
 
 from server import __version__, log
-from server._fast import cost_table, stats
+from server._fast import admission, cost_table, stats
 from server._fast.frontend import Frontend, Peer
 from server._fast.http1_connection import Http1Connection
 from server._fast.http2_connection import Http2Connection
@@ -228,7 +229,7 @@ class Worker:
                 block = snapshot.from_counters(lane.model.name, lane.model.version, counters)
                 if index == 0:
                     costs = [cell[:3] for cell in cost_table.cells(lane.arena) if cell[3]]
-                    block = block._replace(queue_depth_rows=depth, batch_costs=costs)
+                    block = block._replace(queue_depth_rows=depth, batch_costs=costs, **_prospects(lane.arena))
                 blocks.append(block)
             given, run = lane.arena.element_counts
             blocks[-1] = blocks[-1]._replace(given_elements=given, run_elements=run)
@@ -261,6 +262,14 @@ class Worker:
             executor_bytes=executor_bytes,
             refusals=self._models.refusals(),
         )
+
+
+def _prospects(arena: Arena) -> dict[str, Any]:
+    """What a request to a lane can expect now, as fields of a Block."""
+    now_ns = time.monotonic_ns()
+    left_ns, work_ns, open_deadline_ns, _ = admission.look(arena, 1, now_ns)
+    is_late = 0 < open_deadline_ns < now_ns + left_ns + work_ns
+    return {"predicted_wait_ns": left_ns + work_ns, "overloaded": arena.newest_first or is_late}
 
 
 def _http2(config: ServeConfig) -> Callable[[Frontend, str], Peer]:

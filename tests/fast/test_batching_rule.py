@@ -54,6 +54,7 @@ def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
         row_capacity=st.integers(1, 8),
         max_queue_delay_ns=st.sampled_from([0, 100, 500]),
         preferred_rows=st.integers(0, 9),
+        newest_first=st.booleans(),
     ),
     steps=st.lists(
         st.tuples(
@@ -63,6 +64,7 @@ def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
             st.sampled_from([1, 20, 48]),
             st.integers(0, len(DELAYS) - 1),
             st.sampled_from([0, 100, 400]),
+            st.sampled_from([0, 100, 700, 2000, 2000]),
         ),
         max_size=12,
     ),
@@ -71,9 +73,10 @@ def make_ring(plan: Plan, shaped: bool = False, slo_ns: int = 0) -> Ring:
     is_levelled=st.booleans(),
 )
 def test_the_ring_follows_the_rule(
-    plan: Plan, steps: list[tuple[int, int, bool, int, int, int]], shaped: bool, slo_ns: int, is_levelled: bool
+    plan: Plan, steps: list[tuple[int, int, bool, int, int, int, int]], shaped: bool, slo_ns: int, is_levelled: bool
 ) -> None:
     ring = make_ring(plan, shaped, slo_ns)
+    ring.arena.newest_first = plan.newest_first
     cost = CostTable(plan.row_capacity)
     if slo_ns:
         cost.learn(1, 90, 3, 1, 0)
@@ -81,7 +84,7 @@ def test_the_ring_follows_the_rule(
     now_ns = 1000
     slabs: dict[int, Slab] = {}
     hint = -1
-    for rows, elapsed_ns, executor_looks, length, level, timeout_ns in steps:
+    for rows, elapsed_ns, executor_looks, length, level, patience_ns, timeout_ns in steps:
         now_ns += elapsed_ns
         level = level if is_levelled else 0
         capacity = min(plan.row_capacity, {1: 3, 20: 1, 48: 1}[length]) if shaped else plan.row_capacity
@@ -95,9 +98,10 @@ def test_the_ring_follows_the_rule(
             hint = claim[0] if claim is not None else hint
         if claim is not None:
             index, first_row, _, generation = claim
-            stale_ns = now_ns + timeout_ns if timeout_ns else NEVER_NS
+            stale_ns = now_ns + patience_ns if patience_ns else NEVER_NS
             ring.stale_after(index, stale_ns)
-            ring.publish(0, claim, now_ns)
+            deadline_ns = timeout_ns and now_ns + timeout_ns
+            ring.publish(0, claim, now_ns, deadline_ns)
             if first_row == 0:
                 slabs[index] = Slab(
                     index,
@@ -108,10 +112,17 @@ def test_the_ring_follows_the_rule(
                     level=level,
                     stale_ns=stale_ns,
                     delays=DELAYS[level],
+                    deadline_ns=deadline_ns,
+                    undated=not deadline_ns,
                 )
             else:
                 before = slabs[index]
-                slabs[index] = before._replace(rows=before.rows + rows, stale_ns=max(before.stale_ns, stale_ns))
+                slabs[index] = before._replace(
+                    rows=before.rows + rows,
+                    stale_ns=max(before.stale_ns, stale_ns),
+                    deadline_ns=min(filter(None, (before.deadline_ns, deadline_ns)), default=0),
+                    undated=before.undated or not deadline_ns,
+                )
         if not executor_looks:
             continue
         seen = [slab._replace(run_by_ns=run_by_ns(slab.opened_ns, slab.rows, cost, slo_ns)) for slab in slabs.values()]
@@ -137,3 +148,17 @@ def test_a_slab_left_behind_goes_first_whatever_the_delay() -> None:
     ring.publish(0, later)
     assert ring.seal(0, now_ns=5)["slab"] == claim[0]
     assert decide([Slab(1, 2, 4), Slab(0, 1, 1, 5, left_behind=True)], Plan(4, 1000), 5) == RunSlab(0)
+
+
+def test_while_the_queue_stands_the_newest_goes_first_until_the_oldest_would_wait_too_long() -> None:
+    ring = make_ring(Plan(2))
+    ring.arena.newest_first = True
+    slabs = []
+    for deadline_ns in (900, 950, 980):
+        claim = ring.claim(0, 2)
+        assert claim is not None
+        ring.publish(0, claim, 0, deadline_ns)
+        slabs.append(claim[0])
+    assert ring.seal(0, now_ns=500)["slab"] == slabs[2]
+    # Its clients have given up: it only holds memory.
+    assert ring.seal(0, now_ns=900)["slab"] == slabs[0]

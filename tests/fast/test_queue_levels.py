@@ -168,12 +168,12 @@ def test_requests_are_served_in_tritons_order(
         (50, policy.max_size, policy.timeout * 1000, policy.delays, policy.allow_override) for policy in policies
     ]
     ring = new_ring(len(levels) * 50, 1, levels=levels, default_level=default)
-    # In microseconds. Off the grid of timeouts: whether a request is late in the very instant is nobody's business.
-    now, names, rejected = 1.0, {}, []
+    # Off the grid of timeouts: whether a request is late in the very instant is nobody's business.
+    now_ns, names, rejected = 1000, {}, []
 
     def take() -> int | None:
-        while isinstance(batch := ring.seal(0, int(now * 1000)), dict):
-            taken = ring.take(0, batch, int(now * 1000))
+        while isinstance(batch := ring.seal(0, now_ns), dict):
+            taken = ring.take(0, batch, now_ns)
             assert taken is not None
             name, claim = names.pop(taken["slab"])
             ring.complete(0, taken)
@@ -184,20 +184,20 @@ def test_requests_are_served_in_tritons_order(
         return None
 
     for name, ((what, priority, timeout), elapsed) in enumerate(steps):
-        now += elapsed + 0.001
+        now_ns += elapsed * 1000 + 1
         if what == "take":
-            assert take() == triton.dequeue(now)
+            assert take() == triton.dequeue(now_ns / 1000)
             assert sorted(rejected) == sorted(triton.rejected)
             continue
         level = ring.level_of(priority)
         assert level == triton.level_of(priority) - 1
         timeout = timeout if policies[level].timeout else 0
-        accepted = triton.enqueue(name, priority, timeout, now)
+        accepted = triton.enqueue(name, priority, timeout, now_ns / 1000)
         assert accepted == (not ring.level_is_full(level))
         if accepted:
             claim = ring.claim(0, level=level)
             assert claim is not None
             names[claim[0]] = name, claim
-            deadline_ns, stale_ns = ring.level_times(level, timeout, int(now * 1000))
+            deadline_ns, stale_ns = ring.level_times(level, timeout, now_ns)
             ring.stale_after(claim[0], stale_ns or deadline_ns)
             ring.publish(0, claim, 0, deadline_ns)

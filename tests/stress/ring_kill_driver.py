@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from server._fast import slab_ring
+from server._fast import slab_ring, slab_run
 from server._fast.layout import Arena
 from server._fast.ring import Ring
 
@@ -261,6 +261,7 @@ def spawn(body: Callable[[], None], point: int = 0, hits: int = 0) -> int:
     status = 1
     try:
         slab_ring.arm_failpoint(point, hits)
+        slab_run.arm_failpoint(point, hits)
         body()
         status = 0
     except BaseException:

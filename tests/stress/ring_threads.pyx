@@ -25,20 +25,15 @@ from server._fast.slab_ring cimport (
     Claim,
     ring_cancel,
     ring_claim,
-    ring_complete,
-    ring_finish_row,
     ring_finished,
     ring_publish,
-    ring_put_back,
     ring_recycle,
     ring_release,
-    ring_seal,
-    ring_take,
-    ring_take_alone,
     row_at,
     row_code,
     row_state,
 )
+from server._fast.slab_run cimport ring_complete, ring_finish_row, ring_put_back, ring_seal, ring_take, ring_take_alone
 
 
 cdef extern from "<sched.h>" nogil:

@@ -76,6 +76,7 @@ def worker_block(model: ServedModel, durations_ns: Sequence[int], failures: Sequ
         reply_ns=100 * len(durations_ns),
         last_inference_ms=1_700_000_000_000 + len(durations_ns),
         inflight_count=1,
+        predicted_count=failures[0] * 3 // 5,
         queue_depth_rows=2,
     )
 
@@ -93,5 +94,9 @@ def executor_block(model: ServedModel, sizes_rows: Sequence[int]) -> Block:
         busy_ns=1000 * sum(sizes_rows),
         batch_sizes=batch_sizes(sizes_rows),
         batch_size_ns=sizes_ns,
+        late_count=1,
+        outlived_count=9,
+        predicted_wait_ns=250_000_000,
+        overloaded=True,
         batch_costs=[(rows, 1000 * rows, 1250 * rows) for rows in (1, 2, 4, 64)],
     )

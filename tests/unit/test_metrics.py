@@ -58,7 +58,11 @@ PROPOSED = {
     "headrace_stage_seconds_total": "counter",
     "headrace_inflight_requests": "gauge",
     "headrace_queue_depth": "gauge",
+    "headrace_predicted_wait_seconds": "gauge",
+    "headrace_overloaded": "gauge",
     "headrace_inferences_total": "counter",
+    "headrace_late_executions_total": "counter",
+    "headrace_outlived_executions_total": "counter",
     "headrace_executions_total": "counter",
     "headrace_batch_size": "histogram",
     "headrace_batch_cost_seconds": "gauge",
@@ -120,7 +124,12 @@ def test_counters() -> None:
     codes = {code: value("headrace_requests_total", **one, **route, code=code) for code in expected}
     assert codes == expected
     assert value("headrace_request_failures_total", **one, reason="other") == 6
-    assert value("headrace_rejected_total", **one, reason="queue_full") == 5
+    assert value("headrace_rejected_total", **one, reason="queue_full") == 2
+    assert value("headrace_rejected_total", **one, reason="predicted_late") == 3
+    assert value("headrace_late_executions_total", **one) == 1
+    assert value("headrace_outlived_executions_total", **one) == 9
+    assert value("headrace_predicted_wait_seconds", **one) == 0.25
+    assert value("headrace_overloaded", **one) == 1
     assert value("headrace_rejected_total", **one, reason="deadline") == 2
     assert value("headrace_inferences_total", **one) == sum(SIZES_ROWS)
     assert value("headrace_executions_total", **one) == len(SIZES_ROWS)

@@ -91,6 +91,9 @@ def test_from_counters() -> None:
         "busy_ns": 7,
         "inflight_count": 1,
         "failure_ns": 12,
+        "late_count": 0,
+        "outlived_count": 0,
+        "predicted_count": 0,
         "request_sum_ns": 6000,
         "request_counts": block.request.buckets,
         "queue_sum_ns": 1500,
@@ -128,6 +131,10 @@ def test_merge_equals_counting_all_in_one_process() -> None:
         last_inference_ms=1_700_000_000_050,
         inflight_count=4,
         queue_depth_rows=8,
+        late_count=executed.late_count * 2,
+        outlived_count=executed.outlived_count * 2,
+        predicted_wait_ns=executed.predicted_wait_ns,
+        overloaded=True,
         batch_costs=executed.batch_costs,
     )
     assert merged["vad", "3"] == counters.worker_block(vad, [5000])
