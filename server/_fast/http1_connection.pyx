@@ -352,9 +352,10 @@ cdef class Http1Connection(Http1Input):
         cdef char line[32]
         if code == ADMIT:
             return 0
-        self.frontend.refused_count += 1
         if code == REFUSE_PAST:
+            # Says nothing about the lane's load, and anybody can ask for it.
             return self.refuse_head(504, refusal_text(code), NULL)
+        self.frontend.refused_count += 1
         snprintf(line, sizeof(line), b"Retry-After: %d\r\n", self.lane.retry_after_s())
         return self.refuse_head(503, refusal_text(code), line)
 

@@ -36,7 +36,7 @@ from server._fast.http1_error cimport (
     http1_error_text,
 )
 from server._fast.infer_call cimport InferCall, LaneClient
-from server._fast.infer_spec cimport INFER_INVALID_ARGUMENT, InferError, infer_fail
+from server._fast.infer_spec cimport INFER_DEADLINE, INFER_INVALID_ARGUMENT, InferError, infer_fail
 from server._fast.nghttp2 cimport nghttp2_nv, nghttp2_session_get_outbound_queue_size, nghttp2_session_upgrade2
 from server._fast.outbuf cimport OutBuf, outbuf_free, outbuf_write
 from server._fast.reply_packing cimport MIN_PACKED_BYTES, Packing
@@ -114,7 +114,7 @@ cdef class Http2Rest(H2Session):
             infer_fail(error, INFER_INVALID_ARGUMENT, "%s", request_timeout_text())
             return self.refuse_rest(stream, error)
         if lane.admit_or_fail(stream.received_ns, stream.rest_timeout_ns, self.frontend.lag_ns, error) < 0:
-            self.frontend.refused_count += 1
+            self.frontend.refused_count += error.code != INFER_DEADLINE
             return self.refuse_rest(stream, error)
         return 0
 
