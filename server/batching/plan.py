@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+STANDING_NS = 100_000_000
+
 
 class Slab(NamedTuple):
     """A slab as the rule sees it: `age` orders slabs (smaller is older), `rows` are claimed rows.
@@ -56,6 +58,29 @@ class Plan(NamedTuple):
     max_queue_delay_ns: int = 0
     preferred_rows: int = 0
     newest_first: bool = False
+
+
+class Standing:
+    """Whether a lane's queue stands, as each of its instances sees it: after every batch for STANDING_NS another slab
+    has waited. One batch that leaves none, or a sleep, and it is forgotten. The reference for standing_queue.pxd.
+    """
+
+    def __init__(self) -> None:
+        self.since_ns = 0
+        self.newest_first = False
+
+    def sealed(self, others_wait: bool, now_ns: int) -> None:
+        """A slab was sealed."""
+        if not others_wait:
+            self.slept()
+        elif not self.since_ns:
+            self.since_ns = now_ns
+        elif now_ns - self.since_ns > STANDING_NS:
+            self.newest_first = True
+
+    def slept(self) -> None:
+        """The instance found nothing to do."""
+        self.since_ns, self.newest_first = 0, False
 
 
 class Join(NamedTuple):

@@ -55,7 +55,7 @@ class Asking:
 
     def _ask(self) -> None:
         with Wire(self._server.host, self._server.port) as wire:
-            while not self._is_over.is_set():
+            while not (self._is_over.is_set() and self.answered):
                 self.answered += 1
                 asked = float(self.answered % 97)
                 answer = wire.send(infer("m", "x", "FP32", [1, 4], [asked] * 4)).answer()

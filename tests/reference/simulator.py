@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from server.batching.cost import CostTable
-from server.batching.plan import Full, Join, Plan, RunSlab, Slab, WaitUntil, claim, decide
+from server.batching.plan import Full, Join, Plan, RunSlab, Slab, Standing, WaitUntil, claim, decide
 from server.batching.slo_policy import BusyMeter, rows_to_run, run_by_ns
 
 SECOND_NS = 10**9
@@ -102,6 +102,14 @@ class OpenSlab:
     requests: list[Request] = field(default_factory=list)
     rows: int = 0
     left_behind: bool = False
+    deadline_ns: int = 0
+    undated: bool = False
+
+    def add(self, request: Request) -> None:
+        self.requests.append(request)
+        self.rows += request.rows
+        self.deadline_ns = min(request.deadline_ns or self.deadline_ns, self.deadline_ns or request.deadline_ns)
+        self.undated |= not request.deadline_ns
 
 
 @dataclass
@@ -128,6 +136,9 @@ class Lane:
         #: Time that its batches took, for fair shares.
         self.busy_ns = 0
         self.plan = Plan(self.capacity, self.max_queue_delay_ns, self.preferred_rows)
+        self.standing = Standing()
+        #: The newest slab may have gone before an older one.
+        self.was_newest_first = False
 
     @property
     def cost(self) -> CostTable:
@@ -147,6 +158,8 @@ class Lane:
                 slab.rows,
                 slab.opened_ns,
                 left_behind=slab.left_behind,
+                deadline_ns=slab.deadline_ns,
+                undated=slab.undated,
                 run_by_ns=run_by_ns(slab.opened_ns, slab.rows, self.cost, self.slo_ns) if self.slo_ns else 0,
             )
             for slab in self.open
@@ -201,6 +214,8 @@ class World:
         self.policies = policies or Policies()
         self.now_ns = 0
         self.requests: list[Request] = []
+        #: In the order of their answers.
+        self.ended: list[Request] = []
         self.idle = sorted({device for lane in lanes for device in lane.curves})
         self.device_count = len(self.idle)
         self.log: list[tuple[int, int, int, str, int]] = []
@@ -249,12 +264,12 @@ class World:
                 slab = OpenSlab(lane.slab_number, self.now_ns)
                 lane.open.append(slab)
         lane.hint = slab.number
-        slab.requests.append(request)
-        slab.rows += request.rows
+        slab.add(request)
 
     def _end(self, request: Request, status: str) -> None:
         assert not request.status, f"request {request.number} ended twice, seed {self.seed}"
         request.status, request.ended_ns = status, self.now_ns
+        self.ended.append(request)
 
     # -- batches
 
@@ -288,7 +303,10 @@ class World:
 
     def _start(self, due: Due, device: int) -> None:
         lane, slab = due.lane, due.slab
+        lane.was_newest_first |= lane.plan.newest_first
         lane.open.remove(slab)
+        lane.standing.sealed(bool(lane.open), self.now_ns)
+        lane.plan = lane.plan._replace(newest_first=lane.standing.newest_first)
         waiting = slab.requests
         for request in waiting:
             request.sealed_ns = self.now_ns if request.sealed_ns < 0 else request.sealed_ns
@@ -332,6 +350,9 @@ class World:
                 self._end(request, DONE)
             if slab.requests:
                 lane.open.append(slab)
+            if not lane.open:
+                lane.standing.slept()
+                lane.plan = lane.plan._replace(newest_first=False)
 
         self.at(started_ns + cost_ns, ended)
 
@@ -384,13 +405,14 @@ def check_fifo(world: World) -> None:
     """Requests began in the order of their arrival, lane by lane.
 
     Not where some have more rows than others, since what fits fills the gaps; and not where a latency target cuts
-    batches for several devices, since the rest of a batch stays with the device that has it.
+    batches for several devices, since the rest of a batch stays with the device that has it. Nor while a queue stood.
     """
     last: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for request in world.requests:
         lane = world.lanes[request.lane]
-        if sizes.setdefault(lane.name, request.rows) != request.rows or (lane.slo_ns and len(lane.curves) > 1):
+        is_cut = lane.slo_ns and len(lane.curves) > 1
+        if sizes.setdefault(lane.name, request.rows) != request.rows or is_cut or lane.was_newest_first:
             sizes[lane.name] = 0
         elif request.status == DONE:
             place = f"request {request.number} overtook, seed {world.seed}"
