@@ -29,7 +29,9 @@ COMPILERS = {".c": ("gcc", "-std=gnu11"), ".cpp": ("g++", "-std=c++17")}
 def program(name: str) -> Path:
     """Path of a built program; builds it if its source or a header beside that is newer."""
     source, target = SOURCES[name], OUTPUT / name
-    newest = max(path.stat().st_mtime for path in (source, *source.parent.glob("*.h")))
+    newest = max(
+        path.stat().st_mtime for path in (source, *source.parent.glob("*.h"), *source.parent.parent.glob("*.h"))
+    )
     if not target.exists() or target.stat().st_mtime < newest:
         OUTPUT.mkdir(parents=True, exist_ok=True)
         command = [*COMPILERS[source.suffix], *FLAGS, "-o", str(target), str(source), *LIBRARIES.get(name, ())]

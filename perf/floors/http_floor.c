@@ -24,6 +24,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "../http_message.h"
+
 enum { EVENTS = 256, FIRST_CAPACITY = 65536, PIPELINE = 64 };
 
 typedef struct {
@@ -40,24 +42,6 @@ static void die(const char *what)
 {
     perror(what);
     exit(1);
-}
-
-/* Length of the request at data[0:len], 0 while it is incomplete. */
-static size_t request_bytes(const char *data, size_t len)
-{
-    const char *end = memmem(data, len, "\r\n\r\n", 4);
-    if (!end)
-        return 0;
-    size_t body = 0;
-    for (const char *line = memchr(data, '\n', end - data); line; line = memchr(line, '\n', end - line)) {
-        line++;
-        if ((*line | 0x20) == 'c' && end - line > 15 && !strncasecmp(line, "content-length:", 15)) {
-            body = strtoul(line + 15, NULL, 10);
-            break;
-        }
-    }
-    size_t total = (size_t)(end - data) + 4 + body;
-    return total <= len ? total : 0;
 }
 
 static int write_all(int fd, const char *data, size_t len)
@@ -94,9 +78,9 @@ static int serve(int fd, Connection *c)
     if (n == 0)
         return -1;
     c->len += n;
-    size_t used = 0, size;
+    size_t used = 0, size, body_at;
     int answers = 0;
-    while ((size = request_bytes(c->data + used, c->len - used))) {
+    while ((size = message_bytes(c->data + used, c->len - used, &body_at))) {
         used += size;
         if (++answers == PIPELINE) {
             if (write_all(fd, batch, answers * reply_bytes))

@@ -12,8 +12,8 @@ from tests.support import onnx_writer, triton_repository
 
 COUNT = 400 * int(os.environ.get("HEADRACE_STRESS") or 1)
 SEEDS = (
-    triton_repository.DENSENET,
-    triton_repository.SIMPLE,
+    triton_repository.densenet_config(8, 3),
+    triton_repository.simple_config("simple", "TYPE_FP32"),
     triton_repository.BATCHED,
     triton_repository.STRINGS,
     triton_repository.SCALARS,

@@ -8,31 +8,8 @@ import struct
 from pathlib import Path
 
 from tests.support.onnx_writer import Graph
-from tests.support.triton_repository import put
+from tests.support.triton_repository import densenet_config, put, simple_config
 
-DENSENET = """\
-name: "densenet_onnx"
-platform: "onnxruntime_onnx"
-max_batch_size : 0
-input [
-  {
-    name: "data_0"
-    data_type: TYPE_FP32
-    format: FORMAT_NCHW
-    dims: [ 3, 224, 224 ]
-    reshape { shape: [ 1, 3, 224, 224 ] }
-  }
-]
-output [
-  {
-    name: "fc6_1"
-    data_type: TYPE_FP32
-    dims: [ 1000 ]
-    reshape { shape: [ 1, 1000, 1, 1 ] }
-    label_filename: "densenet_labels.txt"
-  }
-]
-"""
 IDENTITY = """\
 name: "simple_identity"
 platform: "onnxruntime_onnx"
@@ -90,18 +67,6 @@ output [
 CLASSES = 1000
 
 
-def _tensors(kind: str, names: tuple[str, str], datatype: str) -> str:
-    one = '  {{\n    name: "{}"\n    data_type: {}\n    dims: [ 16 ]\n  }}'
-    return f"{kind} [\n" + ",\n".join(one.format(name, datatype) for name in names) + "\n]\n"
-
-
-def simple_config(name: str, datatype: str) -> str:
-    """`simple`, `simple_int8` and `simple_string` differ in nothing else."""
-    head = f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: 8\n'
-    inputs, outputs = ("INPUT0", "INPUT1"), ("OUTPUT0", "OUTPUT1")
-    return head + _tensors("input", inputs, datatype) + _tensors("output", outputs, datatype)
-
-
 def densenet() -> bytes:
     """`data_0` FP32 [1, 3, 224, 224] -> `fc6_1` FP32 [1, 1000, 1, 1]: class k has the red mean times k."""
     graph = Graph("densenet")
@@ -150,7 +115,7 @@ def sequence() -> bytes:
 
 def write(root: Path) -> Path:
     """The repository."""
-    folder = put(root, "densenet_onnx", densenet(), DENSENET)
+    folder = put(root, "densenet_onnx", densenet(), densenet_config(224, CLASSES))
     (folder / "densenet_labels.txt").write_text("".join(f"LABEL {number}\n" for number in range(CLASSES)))
     for name, config, datatype in (
         ("simple", "TYPE_INT32", "INT32"),

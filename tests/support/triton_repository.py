@@ -7,58 +7,6 @@ from pathlib import Path
 from tests.support import onnx_writer
 from tests.support.onnx_writer import Graph
 
-DENSENET = """\
-name: "densenet_onnx"
-platform: "onnxruntime_onnx"
-max_batch_size : 0
-input [
-  {
-    name: "data_0"
-    data_type: TYPE_FP32
-    format: FORMAT_NCHW
-    dims: [ 3, 8, 8 ]
-    reshape { shape: [ 1, 3, 8, 8 ] }
-  }
-]
-output [
-  {
-    name: "fc6_1"
-    data_type: TYPE_FP32
-    dims: [ 3 ]
-    reshape { shape: [ 1, 3, 1, 1 ] }
-    label_filename: "densenet_labels.txt"
-  }
-]
-"""
-SIMPLE = """\
-name: "simple"
-platform: "onnxruntime_onnx"
-max_batch_size: 8
-input [
-  {
-    name: "INPUT0"
-    data_type: TYPE_FP32
-    dims: [ 16 ]
-  },
-  {
-    name: "INPUT1"
-    data_type: TYPE_FP32
-    dims: [ 16 ]
-  }
-]
-output [
-  {
-    name: "OUTPUT0"
-    data_type: TYPE_FP32
-    dims: [ 16 ]
-  },
-  {
-    name: "OUTPUT1"
-    data_type: TYPE_FP32
-    dims: [ 16 ]
-  }
-]
-"""
 BATCHED = """\
 backend: "onnxruntime"
 max_batch_size: 32
@@ -101,6 +49,45 @@ output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } }
 """
 
 
+def densenet_config(edge: int, class_count: int) -> str:
+    """Images of edge x edge pixels, an axis for the batch that is not one."""
+    return f"""\
+name: "densenet_onnx"
+platform: "onnxruntime_onnx"
+max_batch_size : 0
+input [
+  {{
+    name: "data_0"
+    data_type: TYPE_FP32
+    format: FORMAT_NCHW
+    dims: [ 3, {edge}, {edge} ]
+    reshape {{ shape: [ 1, 3, {edge}, {edge} ] }}
+  }}
+]
+output [
+  {{
+    name: "fc6_1"
+    data_type: TYPE_FP32
+    dims: [ {class_count} ]
+    reshape {{ shape: [ 1, {class_count}, 1, 1 ] }}
+    label_filename: "densenet_labels.txt"
+  }}
+]
+"""
+
+
+def _tensors(kind: str, names: tuple[str, str], datatype: str) -> str:
+    one = '  {{\n    name: "{}"\n    data_type: {}\n    dims: [ 16 ]\n  }}'
+    return f"{kind} [\n" + ",\n".join(one.format(name, datatype) for name in names) + "\n]\n"
+
+
+def simple_config(name: str, datatype: str) -> str:
+    """`simple`, `simple_int8` and `simple_string` differ in nothing else."""
+    head = f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: 8\n'
+    inputs, outputs = ("INPUT0", "INPUT1"), ("OUTPUT0", "OUTPUT1")
+    return head + _tensors("input", inputs, datatype) + _tensors("output", outputs, datatype)
+
+
 def channel_means() -> bytes:
     """`data_0` FP32 [1, 3, 8, 8] -> `fc6_1` FP32 [1, 3, 1, 1]: the mean of each channel."""
     graph = Graph("channel_means")
@@ -131,9 +118,9 @@ def strings() -> bytes:
 
 def write(root: Path) -> Path:
     """The repository."""
-    folder = put(root, "densenet_onnx", channel_means(), DENSENET)
+    folder = put(root, "densenet_onnx", channel_means(), densenet_config(8, 3))
     (folder / "densenet_labels.txt").write_text("RED\nGREEN\nBLUE\n")
-    put(root, "simple", onnx_writer.add_sub(), SIMPLE)
+    put(root, "simple", onnx_writer.add_sub(), simple_config("simple", "TYPE_FP32"))
     put(root, "batched", onnx_writer.identity(), BATCHED)
     put(root, "strings", strings(), STRINGS)
     put(root, "strings", strings(), None, version=3)
