@@ -64,6 +64,7 @@ EXCLUDED_MODULES = [
     "multiprocessing",
     "readline",
     "sqlite3",
+    "statistics",
     "tkinter",
     "turtle",
     "xmlrpc",

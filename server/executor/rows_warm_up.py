@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from statistics import median
 from time import monotonic_ns
 
 from server import log
@@ -48,7 +47,7 @@ def warm_up_rows(
             # Zeros need not be a valid input; shapes were checked all the same if another size went through.
             log.info("warm_up_refused", model=name, rows=rows, reason=str(error))
             continue
-        middle_ns = int(median(times_ns))
+        middle_ns = _median_ns(times_ns)
         deviation_ns = sum(abs(one - middle_ns) for one in times_ns) // len(times_ns)
         if len(times_ns) == 1:
             # It shows nothing of how much they differ.
@@ -75,3 +74,10 @@ def _times_ns(run: Run, until_ns: int, clock: Callable[[], int]) -> list[int]:
         if ended_ns >= until_ns:
             break
     return times_ns[1:] or times_ns
+
+
+def _median_ns(times_ns: Sequence[int]) -> int:
+    """The one in the middle, or between the two. The module statistics would bring decimal and fractions along."""
+    ordered = sorted(times_ns)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) // 2
