@@ -217,12 +217,17 @@ def test_a_warm_up_that_fails_keeps_the_model_from_loading(tmp_path: Path) -> No
 
 
 def test_a_model_that_is_too_large_is_its_own_trouble(tmp_path: Path) -> None:
-    sizes = "dims: [ 2000000000, 2000000000, 2000000000 ]"
-    text = f'max_batch_size: 4 input {{ name: "x" {sizes} }} output {{ name: "y" {sizes} }}'
-    triton_repository.put(tmp_path, "large", onnx_writer.identity(dims=(-1, -1, -1, -1)), text)
+    dims = ", ".join(["2000000000"] * 3)
+    batched = f'max_batch_size: 4 input {{ name: "x" dims: [ {dims} ] }} output {{ name: "y" dims: [ {dims} ] }}'
+    single = batched.replace("max_batch_size: 4", "max_batch_size: 0").replace("dims: [", "dims: [ 1,")
+    triton_repository.put(tmp_path, "large", onnx_writer.identity(dims=(-1, -1, -1, -1)), batched)
+    triton_repository.put(tmp_path, "single", onnx_writer.identity(dims=(-1, -1, -1, -1)), single)
     triton_repository.put(tmp_path, "plain", onnx_writer.identity(), None)
     with running(tmp_path, "--workers", "1") as server:
         states = index(server)
         assert states["plain", "1"][0] == "READY"
         state, reason = states["large", "1"]
+        assert state == "UNAVAILABLE" and "MiB of memory beside what runs" in reason
+        # What a request of it takes is not known beforehand, so nothing says no until its room is asked for.
+        state, reason = states["single", "1"]
         assert state == "UNAVAILABLE" and "no memory or descriptors for it" in reason

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +21,7 @@ from tests.conformance import zoo
 from tests.reference import bytes_form
 from tests.reference import infer_wire as wire_twin
 from tests.support import clients, onnx_writer
+from tests.support.faults import stopped
 from tests.support.server import Answer, Server, running
 from tests.support.shared_objects import (
     FOLDER,
@@ -336,19 +337,15 @@ def test_a_region_unregistered_while_a_request_waits(server: Server, memory: Sha
     inline = [{**tensor("INT64", [3], {}), "data": [4, 5, 6]}]
     found: list[Answer] = []
     asking = threading.Thread(target=lambda: found.append(infer(server, "flat", inline, {"y": place("r", 24, 8)})))
-    executors = server.pids("executor")
-    for pid in executors:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(asking.join)
+        for pid in server.pids("executor"):
+            stack.enter_context(stopped(pid))
         asking.start()
         wait_in_flight(server)
         assert unregister(server, "r").status == 200
         assert register(server, "r", memory.key, 8).status == 200
         assert memory.read(8, 24) == bytes(24)
-    finally:
-        for pid in executors:
-            os.kill(pid, signal.SIGCONT)
-        asking.join()
     assert [answer.status for answer in found] == [200]
     assert memory.read(8, 24) == np.array([4, 5, 6], np.int64).tobytes()
 

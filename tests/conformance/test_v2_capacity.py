@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import struct
 import time
@@ -17,6 +15,7 @@ import pytest
 from tests.conformance.onnx_reference import same_bits
 from tests.conformance.v2_client import Array, Tensor, decode, encode
 from tests.support import onnx_writer
+from tests.support.faults import stopped
 from tests.support.server import Answer, Server, running
 
 pytestmark = pytest.mark.slow
@@ -52,14 +51,10 @@ def nothing_held(served: Server) -> Iterator[None]:
 @contextlib.contextmanager
 def still_executors(server: Server) -> Iterator[None]:
     """No model runs in the block."""
-    pids = server.pids("executor")
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with contextlib.ExitStack() as stack:
+        for pid in server.pids("executor"):
+            stack.enter_context(stopped(pid))
         yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 class Pending:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,8 +54,10 @@ def stuck_count(server: Server, role: str) -> float:
 
 def test_a_stopped_executor_is_replaced_and_its_requests_are_answered(server: Server) -> None:
     victim = executor_of(server, 0)
-    with Wire(server.host, server.port) as wire, Wire(server.host, server.port) as other:
-        os.kill(victim, signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        wire = stack.enter_context(Wire(server.host, server.port))
+        other = stack.enter_context(Wire(server.host, server.port))
+        stack.enter_context(stopped(victim))
         started = time.monotonic()
         wire.send(echo(1))
         # The other model's requests do not wait.
@@ -122,7 +122,7 @@ def test_a_stopped_worker_is_replaced_and_its_listener_served(server: Server) ->
         mine = [wire for wire in held if worker_of(server, wire.socket.getsockname()[1]) == victim]
         others = [wire for wire in held if wire not in mine]
         assert mine and others
-        os.kill(victim, signal.SIGSTOP)
+        stack.enter_context(stopped(victim))
         started = time.monotonic()
         late = [stack.enter_context(Wire(server.host, server.port, timeout_s=LIMIT_S + 8)) for _ in range(16)]
         for number, wire in enumerate(late):
