@@ -47,7 +47,8 @@ def test_the_commands_of_the_page(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
+    # -m as in a terminal: each background job is a process group of its own.
+    script = "set -meuo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
     for number, (text, _) in enumerate(commands):
         script += f"echo; echo '{_MARK}{number}'\n{text.replace('8000', str(port))}"
     (tmp_path / "bin").mkdir()
