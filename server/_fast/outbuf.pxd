@@ -40,6 +40,8 @@ cdef inline int outbuf_reserve(OutBuf* b, size_t extra) noexcept nogil:
 
 
 cdef inline int outbuf_write(OutBuf* b, const char* p, size_t n) noexcept nogil:
+    if n == 0:
+        return 0  # p may be NULL then, which memcpy may not get
     if outbuf_reserve(b, n) < 0:
         return -1
     memcpy(b.data + b.len, p, n)
