@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server._fast.ring import Ring
@@ -157,6 +157,12 @@ DEQUEUE = st.tuples(st.just("take"), st.just(0), st.just(0))
     policies=st.lists(POLICIES, min_size=1, max_size=4),
     default=st.integers(1, 4),
     steps=st.lists(st.tuples(st.one_of(ENQUEUE, DEQUEUE), st.integers(0, 60)), max_size=40),
+)
+@example(  # the second is late before the first
+    policies=[Policy(timeout=200, delays=True, allow_override=True)],
+    default=1,
+    steps=[(("put", 0, 0), 0), (("put", 0, 30), 60), (("put", 0, 0), 0), (("take", 0, 0), 60), (("put", 0, 0), 30)]
+    + [(("take", 0, 0), 60)] * 3,
 )
 def test_requests_are_served_in_tritons_order(
     policies: list[Policy], default: int, steps: list[tuple[tuple[str, int, int], int]]

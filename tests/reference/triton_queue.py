@@ -2,11 +2,13 @@
 
 Levels from 1, the first one runs first. Each has a queue of its own: requests beyond max_queue_size are refused; a
 request past its timeout is rejected, or, with DELAY, put behind the others of its level. Other than in Triton, which
-looks at a level when its turn has come, the late ones of all levels are rejected when a batch is chosen.
+looks at a level when its turn has come, the late ones of all levels are rejected when a batch is chosen. Which of those
+that were put behind goes first is not documented; here they keep the order in which they came.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ class Policy(NamedTuple):
 
 
 class Request(NamedTuple):
-    """expires 0: never."""
+    """Names grow. expires 0: never."""
 
     name: int
     expires: int
@@ -63,7 +65,7 @@ class TritonQueue:
             for late in [request for request in level.queue if 0 < request.expires < now]:
                 level.queue.remove(late)
                 if level.policy.delays:
-                    level.delayed.append(late)
+                    insort(level.delayed, late)
                 else:
                     self.rejected.append(late.name)
         for level in self.levels:
