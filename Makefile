@@ -114,11 +114,11 @@ lint: build $(VENV)/stamp-dev ## style, types, layout and import rules only
 
 .PHONY: test-asan
 test-asan: test-setup build/asan/stamp ## the tests of server/_fast under AddressSanitizer and UBSan
-	tools/with_variant.sh asan $(BIN)/pytest -q -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
+	tools/with_variant.sh asan $(BIN)/pytest -q --capture=sys -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
 
 .PHONY: test-tsan
 test-tsan: test-setup build/tsan/stamp ## the threaded stress tests under ThreadSanitizer
-	HEADRACE_STRESS=$(STRESS) tools/with_variant.sh tsan $(BIN)/pytest -q -p no:cacheprovider -m stress tests/stress $(ARGS)
+	HEADRACE_STRESS=$(STRESS) tools/with_variant.sh tsan $(BIN)/pytest -q --capture=sys -p no:cacheprovider -m stress tests/stress $(ARGS)
 
 .PHONY: stress
 stress: test-setup build/debug/stamp ## long randomised runs: 10^5-10^6 cases, kills (HEADRACE_STRESS=N scales them)
