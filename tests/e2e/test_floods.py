@@ -139,6 +139,17 @@ def streams(frames: Callable[[int], bytes]) -> Callable[[int], bytes]:
     return lambda n: frames(2 * n + 1)
 
 
+def slowly(step: Callable[[int], bytes]) -> Callable[[int], bytes]:
+    """With 5 ms between two packets: libnghttp2 counts, too, and by another clock."""
+
+    def paused(n: int) -> bytes:
+        if n % 50 == 0:
+            time.sleep(0.005)
+        return step(n)
+
+    return paused
+
+
 def opened(stream: int) -> bytes:
     return h2.headers(stream, POST)
 
@@ -158,6 +169,7 @@ FLOODS: list[tuple[str, bytes, Callable[[int], bytes], int, tuple[Code, ...]]] =
         3000,
         (CALM,),
     ),
+    ("rapid reset, slower", b"", slowly(streams(lambda s: opened(s) + reset(s))), 3000, (CALM,)),
     ("made you reset: window of 0", b"", streams(lambda s: opened(s) + window(s, 0)), 4000, (PROTOCOL,)),
     ("made you reset: window overflow", b"", streams(lambda s: opened(s) + window(s, (1 << 31) - 1)), 4000, (CALM,)),
     (

@@ -244,7 +244,9 @@ def test_a_slow_reader_gets_every_answer_before_the_connection_closes(server: Se
 
 def test_a_thousand_connections(models: Path) -> None:
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(running(models, "--workers", "1", "--queue-rows", "4096"))
+        # 1024 slabs: however few rows of each are filled before it runs, there is one left for every request.
+        queue = ("--queue-rows", "4096", "--max-batch-size", "4")
+        server = stack.enter_context(running(models, "--workers", "1", *queue))
         before = open_descriptors(server)
         wires = [stack.enter_context(Wire(server.host, server.port)) for _ in range(1000)]
         for wire in wires:
