@@ -123,6 +123,10 @@ class DeadlineExceededError(CapacityError):
     """The request's own deadline passed before its answer was ready."""
 
 
+class OutOfMemoryError(CapacityError):
+    """The model finds no memory for this request, even by itself."""
+
+
 class ConfigurationError(HeadraceError):
     """Start-up: a setting or file is wrong. `file` and `key` name where (either may be empty)."""
 
@@ -176,6 +180,7 @@ OUTCOMES: dict[type[HeadraceError], Outcome] = {
     ModelNotReadyError: Outcome(503, GRPC_UNAVAILABLE, "REJECTED", "debug"),
     DrainingError: Outcome(503, GRPC_UNAVAILABLE, "REJECTED", "debug"),
     DeadlineExceededError: Outcome(504, GRPC_DEADLINE_EXCEEDED, "TIMEOUT", "debug"),
+    OutOfMemoryError: Outcome(503, GRPC_RESOURCE_EXHAUSTED, "INTERNAL", "warning"),
     ConfigurationError: Outcome(500, GRPC_INTERNAL, "OTHER", "error"),
     UnexpectedError: Outcome(500, GRPC_INTERNAL, "INTERNAL", "error"),
     InferenceFailedError: Outcome(500, GRPC_INTERNAL, "INTERNAL", "warning"),
@@ -186,7 +191,7 @@ OUTCOMES: dict[type[HeadraceError], Outcome] = {
 UNEXPECTED = OUTCOMES[UnexpectedError]
 
 #: enum of InferError.code (server/_fast/infer_spec.pxd) -> the class of the same meaning. RESOURCE_EXHAUSTED comes from
-#: a request that is larger than a limit; a full queue is UNAVAILABLE, as at Triton.
+#: a request that is larger than a limit, or than the memory that is left; a full queue is UNAVAILABLE, as at Triton.
 INFER_ERRORS: dict[int, type[HeadraceError]] = {
     1: InvalidArgumentError,
     2: UnknownModelError,
@@ -196,6 +201,7 @@ INFER_ERRORS: dict[int, type[HeadraceError]] = {
     6: PayloadTooLargeError,
     7: DeadlineExceededError,
     8: AlreadyExistsError,
+    9: OutOfMemoryError,
 }
 
 

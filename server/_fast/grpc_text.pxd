@@ -6,6 +6,7 @@ from server._fast.infer_spec cimport (
     INFER_DEADLINE,
     INFER_INVALID_ARGUMENT,
     INFER_NOT_FOUND,
+    INFER_NO_MEMORY,
     INFER_RESOURCE_EXHAUSTED,
     INFER_UNAVAILABLE,
     INFER_UNIMPLEMENTED,
@@ -49,7 +50,7 @@ cdef inline int grpc_status_of(int code) noexcept nogil:
         return 14
     if code == INFER_UNIMPLEMENTED:
         return 12
-    if code == INFER_RESOURCE_EXHAUSTED:
+    if code == INFER_RESOURCE_EXHAUSTED or code == INFER_NO_MEMORY:
         return 8
     if code == INFER_DEADLINE:
         return 4

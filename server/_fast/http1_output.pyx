@@ -16,6 +16,7 @@ from server._fast.infer_spec cimport (
     INFER_DEADLINE,
     INFER_INVALID_ARGUMENT,
     INFER_NOT_FOUND,
+    INFER_NO_MEMORY,
     INFER_RESOURCE_EXHAUSTED,
     INFER_UNAVAILABLE,
     INFER_UNIMPLEMENTED,
@@ -30,7 +31,7 @@ cdef int error_status(int code) noexcept nogil:
         return 400
     if code == INFER_NOT_FOUND:
         return 404
-    if code == INFER_UNAVAILABLE:
+    if code == INFER_UNAVAILABLE or code == INFER_NO_MEMORY:
         return 503
     if code == INFER_UNIMPLEMENTED:
         return 501

@@ -14,6 +14,7 @@ from server._fast.infer_spec cimport (
     INFER_DEADLINE,
     INFER_INTERNAL,
     INFER_INVALID_ARGUMENT,
+    INFER_NO_MEMORY,
     INFER_UNAVAILABLE,
     InferError,
     InferRequest,
@@ -34,6 +35,7 @@ from server._fast.layout cimport (
 )
 from server._fast.slab_ring cimport (
     FAILURE_DEADLINE,
+    FAILURE_MEMORY,
     FAILURE_MODEL,
     FAILURE_UNAVAILABLE,
     ROW_FAILED,
@@ -214,6 +216,13 @@ cdef int shaped_segments(ArenaView* v, const Part* parts, uint32_t part_count, i
     return count
 
 
+cdef int told_as(uint32_t code) noexcept nogil:
+    """The InferError code of a row that failed with a text."""
+    if code == FAILURE_MODEL:
+        return INFER_INVALID_ARGUMENT
+    return INFER_NO_MEMORY if code == FAILURE_MEMORY else INFER_INTERNAL
+
+
 cdef void infer_failure(ArenaView* v, const ModelSpec* model, const Part* part, uint64_t failed_word,
                         InferError* err) noexcept nogil:
     cdef uint32_t code = row_code(failed_word)
@@ -233,7 +242,7 @@ cdef void infer_failure(ArenaView* v, const ModelSpec* model, const Part* part, 
         word = word_load(row_at(v, part.claim.slab, row))
         # A text outlives its row when nobody fetched it: only a row that failed has one of this call.
         if failure.code == code and row_state(word) == ROW_FAILED:
-            infer_fail(err, INFER_INVALID_ARGUMENT if code == FAILURE_MODEL else INFER_INTERNAL, "%.*s",
+            infer_fail(err, told_as(code), "%.*s",
                        <int>min(failure.bytes, <uint32_t>FAILURE_TEXT_BYTES), failure.text)
             failure.code = 0
             return

@@ -17,6 +17,7 @@ from server._fast.atomics cimport (
     shared_add,
     word_load,
 )
+from server._fast.batch_cap cimport capped
 from server._fast.clock cimport now_ns
 from server._fast.cost_table cimport cost_add
 from server._fast.layout cimport (
@@ -105,6 +106,7 @@ cdef int take_due(ArenaView* v, int instance, LaneWatch* watch, Batch* batch) no
     queue_watch(v, &watch.standing, now)
     if v.cost.slo_ns and batch.attempts == 0:
         batch.row_limit = slo_rows(v, batch, busy_share(&watch.busy, now), now)
+    batch.row_limit = capped(v, batch.row_limit)
     while ring_take(v, instance, now_ns(), tries >= PATIENCE, batch) == RING_UNPUBLISHED:
         tries += 1
         if tries <= YIELDS:

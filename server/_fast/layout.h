@@ -128,7 +128,11 @@ typedef struct {
     uint64_t run_count; /* 0: nothing is known */
     uint64_t drift;     /* what runs take now / base_ns, in 1/COST_DRIFT_ONE */
     uint64_t slo_ns;    /* the lane's latency target, 0 for none; written once */
-    uint8_t pad1[32];
+    uint32_t cap_rows;  /* executor: more rows at once do not fit into memory; 0: as many as a slab holds do */
+    uint8_t pad2[4];
+    uint64_t split_count; /* executor: runs that were cut in parts since memory ran out */
+    uint64_t unfit_count; /* executor: rows that failed since it ran out for them by themselves */
+    uint8_t pad1[8];
     CostCell cells[COST_CELLS];
 } CostTable;
 

@@ -98,6 +98,9 @@ cdef extern from "layout.h" nogil:
         uint64_t run_count
         uint64_t drift
         uint64_t slo_ns
+        uint32_t cap_rows
+        uint64_t split_count
+        uint64_t unfit_count
         CostCell* cells
 
     ctypedef struct TensorLayout:

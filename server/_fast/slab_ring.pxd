@@ -71,6 +71,7 @@ cdef enum FailureCode:
     FAILURE_MODEL = 5
     FAILURE_DEADLINE = 7
     FAILURE_POISON = 8
+    FAILURE_MEMORY = 9
 
 cdef struct Claim:
     uint32_t slab

@@ -37,6 +37,25 @@ class ModelError(Exception):
     """The model refused these inputs; the text may be shown to the client."""
 
 
+class OutOfMemoryError(ModelError):
+    """Memory ran out while it ran: with fewer rows at once it may not."""
+
+
+class DeviceLostError(Exception):
+    """The device answers every call with an error from now on: only a new process gets it back. No ModelError: whoever
+    runs the model does not go on.
+    """
+
+
+#: What says that some inputs have no result: Python itself may find no memory to gather them.
+REFUSALS = (ModelError, MemoryError)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Of REFUSALS: whether fewer rows at once may do."""
+    return isinstance(error, (OutOfMemoryError, MemoryError))
+
+
 class LoadError(Exception):
     """The model cannot be loaded; the text names the reason."""
 

@@ -8,7 +8,8 @@ import os
 from collections.abc import Sequence
 
 from server import log
-from server.executor.backend import Backend, LoadError, ModelError, TensorBuffer
+from server.executor.backend import REFUSALS, Backend, LoadError, TensorBuffer, is_out_of_memory
+from server.executor.batch_cap import BatchCap
 from server.models.model_config import WarmUp, WarmUpInput
 from server.protocol.datatypes import BY_NAME
 
@@ -17,17 +18,23 @@ _EMPTY_STRING_BYTES = 4
 
 
 def run_warm_ups(
-    backend: Backend, output_names: Sequence[str], warm_ups: Sequence[WarmUp], *, is_batched: bool
+    backend: Backend, output_names: Sequence[str], warm_ups: Sequence[WarmUp], cap: BatchCap, *, is_batched: bool
 ) -> None:
-    """Runs them in their order. is_batched: tensors have the batch axis in front of dims. Raises LoadError."""
+    """Runs them in their order. is_batched: tensors have the batch axis in front of dims. Raises LoadError; but several
+    rows for which memory runs out lower the executor's cap.
+    """
     for sample in warm_ups:
         kept: list[ctypes.Array[ctypes.c_char]] = []
-        inputs = [_buffer(tensor, sample.batch_rows if is_batched else None, kept) for tensor in sample.inputs]
+        rows = sample.batch_rows if is_batched else None
         try:
+            inputs = [_buffer(tensor, rows, kept) for tensor in sample.inputs]
             for _ in range(sample.count):
                 backend.run(inputs, output_names)
-        except ModelError as error:
-            raise LoadError(f"model_warmup {sample.name!r}: {error}") from error
+        except REFUSALS as error:
+            if not is_out_of_memory(error) or rows is None or rows < 2:
+                raise LoadError(f"model_warmup {sample.name!r}: {error or 'out of memory'}") from error
+            cap.did_not_fit(rows)
+            continue
         log.info("warmed_up", sample=sample.name, rows=sample.batch_rows, count=sample.count)
 
 

@@ -17,7 +17,16 @@ import onnxruntime as ort
 
 from server._fast.string_tensor import assign, is_known_layout, pack
 from server.executor import providers
-from server.executor.backend import LoadError, ModelError, ProducedTensor, Run, TensorBuffer
+from server.executor.backend import (
+    DeviceLostError,
+    LoadError,
+    ModelError,
+    OutOfMemoryError,
+    ProducedTensor,
+    Run,
+    TensorBuffer,
+)
+from server.executor.run_failures import Failure, failure_of
 from server.models.model_config import DEFAULT_SESSION, SessionSettings
 from server.models.providers import CPU_PROVIDER, CUDA, OPENVINO, TENSORRT, of_device
 from server.option_values import AUTO
@@ -30,6 +39,8 @@ _PATH = re.compile(r"(?:\b[A-Za-z]:)?(?:/[^\s:'\"/]+)+/?(?::\d+)?")
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 #: The C++ function that an error comes from.
 _SIGNATURE = re.compile(r"(?:\bconst )?(?:[\w:]+[*&]? )?\bonnxruntime::[\w:~<>]+\([^()]*\)(?: const)?:? ")
+#: What CUDA's errors say of the host.
+_WHERE = re.compile(r" ?; (?:GPU|hostname|file|line|expr)=[^;]*")
 _MAX_TEXT = 240
 _BYTES = BY_NAME["BYTES"]
 _INT64 = BY_NAME["INT64"]
@@ -47,9 +58,18 @@ STRINGS_TEXT = b"abc"
 
 def client_text(error: BaseException) -> str:
     """ONNX Runtime's message without paths, source locations and signatures, at most 240 characters."""
-    text = _PREFIX.sub("", str(error))
+    text = _WHERE.sub("", _PREFIX.sub("", str(error)))
     text = _SIGNATURE.sub("", " ".join(_PATH.sub("", text).split()))
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+def run_error(error: Exception) -> ModelError | DeviceLostError:
+    """What a runner is told of an exception of ONNX Runtime."""
+    kinds: dict[Failure, type[ModelError | DeviceLostError]] = {
+        Failure.OUT_OF_MEMORY: OutOfMemoryError,
+        Failure.DEVICE_LOST: DeviceLostError,
+    }
+    return kinds.get(failure_of(error), ModelError)(client_text(error))
 
 
 class OnnxBackend:
@@ -79,6 +99,7 @@ class OnnxBackend:
         self._binds_again = any(provider.name in (CUDA, TENSORRT) for provider in self._choice.wanted)
         self._raw: Any = self._session._sess
         self._run_options = ort.RunOptions()
+        self._giving_back = _giving_back(self._choice, settings)
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
         self._strings = _Strings() if any(t.type == _BYTES.onnxruntime for t in tensors) else None
 
@@ -111,12 +132,16 @@ class OnnxBackend:
 
     def _bound(self, inputs: Sequence[TensorBuffer], outputs: Sequence[TensorBuffer]) -> Run:
         binding = self._session.io_binding()
-        for tensor in inputs:
-            self._bind_input(binding, tensor)
-        for tensor in outputs:
-            binding.bind_output(
-                tensor.name, "cpu", 0, _ELEMENT_TYPES[tensor.datatype], list(tensor.dims), tensor.address
-            )
+        try:
+            for tensor in inputs:
+                self._bind_input(binding, tensor)
+            for tensor in outputs:
+                binding.bind_output(
+                    tensor.name, "cpu", 0, _ELEMENT_TYPES[tensor.datatype], list(tensor.dims), tensor.address
+                )
+        except Exception as error:
+            # Inputs are copied to an accelerator when they are bound.
+            raise run_error(error) from error
         raw_run, raw_binding, run_options = self._raw.run_with_iobinding, binding._iobinding, self._run_options
 
         def run(_keep: object = binding) -> None:
@@ -124,23 +149,53 @@ class OnnxBackend:
             try:
                 raw_run(raw_binding, run_options)
             except Exception as error:
-                raise ModelError(client_text(error)) from error
+                self._run_again(raw_binding, error)
 
         return run
 
+    def _run_again(self, raw_binding: Any, error: Exception) -> None:
+        """If memory ran out: once more without what ONNX Runtime's arenas keep for later, which may be as much again
+        in pieces of other sizes. Raises ModelError or DeviceLostError.
+        """
+        failed = run_error(error)
+        if not isinstance(failed, OutOfMemoryError):
+            raise failed from error
+        self._give_back(raw_binding)
+        try:
+            self._raw.run_with_iobinding(raw_binding, self._run_options)
+        except Exception as again:
+            self._give_back(raw_binding)
+            raise run_error(again) from again
+
+    def _give_back(self, raw_binding: Any) -> None:
+        """Unused memory of the arenas goes back to the system or the device."""
+        if self._giving_back is None:
+            return
+        try:
+            self._raw.run_with_iobinding(raw_binding, self._giving_back)
+        except Exception as error:
+            # That it was terminated is what was asked for.
+            if "arena based allocator" in str(error):
+                self._giving_back = None
+
     def run(self, inputs: Sequence[TensorBuffer], output_names: Sequence[str]) -> list[ProducedTensor]:
         binding = self._session.io_binding()
-        for tensor in inputs:
-            if tensor.datatype == _BYTES.code and self._strings is not None:
-                binding.bind_ortvalue_input(tensor.name, self._strings.made_of(tensor))
-            else:
-                self._bind_input(binding, tensor)
-        for name in output_names:
-            binding.bind_output(name, "cpu")
         try:
-            self._session.run_with_iobinding(binding, self._run_options)
+            for tensor in inputs:
+                if tensor.datatype == _BYTES.code and self._strings is not None:
+                    binding.bind_ortvalue_input(tensor.name, self._strings.made_of(tensor))
+                else:
+                    self._bind_input(binding, tensor)
+            for name in output_names:
+                binding.bind_output(name, "cpu")
+        except (ModelError, DeviceLostError):
+            raise
         except Exception as error:
-            raise ModelError(client_text(error)) from error
+            raise run_error(error) from error
+        try:
+            self._raw.run_with_iobinding(binding._iobinding, self._run_options)
+        except Exception as error:
+            self._run_again(binding._iobinding, error)
         return [_produced(name, value) for name, value in zip(output_names, binding.get_outputs(), strict=True)]
 
     @staticmethod
@@ -166,6 +221,21 @@ def _session_options(settings: SessionSettings) -> Any:
     }.get(settings.graph_level, levels.ORT_ENABLE_ALL)
     for key, value in settings.entries:
         options.add_session_config_entry(key, value)
+    return options
+
+
+def _giving_back(choice: providers.Choice, settings: SessionSettings) -> Any:
+    """Options of a run that ends at once, its arenas shrunk; None if there is none."""
+    arenas = [] if settings.mem_arena is False else ["cpu:0"]
+    arenas += [
+        f"gpu:{dict(provider.options).get('device_id', '0')}" for provider in choice.wanted if provider.name == CUDA
+    ]
+    if not arenas:
+        return None
+    options = ort.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ";".join(arenas))
+    options.terminate = True
+    options.log_severity_level = 4
     return options
 
 
@@ -197,8 +267,10 @@ def _produced(name: str, value: Any) -> ProducedTensor:
         return ProducedTensor(dims, value.data_ptr(), value.tensor_size_in_bytes(), value)
     try:
         form = pack(value.data_ptr(), math.prod(dims))
-    except (ValueError, MemoryError) as error:
-        raise ModelError(f"output '{name}' cannot be sent: {error or 'out of memory'}") from error
+    except ValueError as error:
+        raise ModelError(f"output '{name}' cannot be sent: {error}") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(f"no memory for the strings of output '{name}'") from error
     if not form:
         return ProducedTensor(dims, 0, 0, form)
     memory = (ctypes.c_char * len(form)).from_buffer(form)
@@ -228,8 +300,10 @@ class _Strings:
         value = self._tensor(tensor.dims)
         try:
             assign(value.data_ptr(), math.prod(tensor.dims), tensor.address, _MAX_BYTES)
-        except (ValueError, MemoryError) as error:
-            raise ModelError(f"input '{tensor.name}' cannot be read: {error or 'out of memory'}") from error
+        except ValueError as error:
+            raise ModelError(f"input '{tensor.name}' cannot be read: {error}") from error
+        except MemoryError as error:
+            raise OutOfMemoryError(f"no memory for the strings of input '{tensor.name}'") from error
         return value
 
     def _tensor(self, dims: Sequence[int]) -> Any:
@@ -240,5 +314,5 @@ class _Strings:
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise ModelError(client_text(error)) from error
+            raise run_error(error) from error
         return binding.get_outputs()[0]

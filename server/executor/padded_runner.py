@@ -18,6 +18,7 @@ from server._fast.lane_executor import LaneExecutor
 from server._fast.layout import Arena
 from server.batching.padding import MOST_OVERHEAD_ELEMENTS, Lengths, RunCost, cheapest_runs, rounded
 from server.executor.backend import Backend, ModelError, ProducedTensor, TensorBuffer
+from server.executor.batch_cap import BatchCap
 from server.executor.runner import TensorSpec
 from server.executor.shaped_runner import Request, ShapedRunner
 from server.models.shape_rules import Padding
@@ -33,9 +34,14 @@ def padded_runner(padding: Padding) -> Callable[..., ShapedRunner]:
     cost = RunCost()
 
     def make(
-        lane: LaneExecutor, arena: Arena, backend: Backend, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
+        lane: LaneExecutor,
+        arena: Arena,
+        backend: Backend,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        cap: BatchCap | None = None,
     ) -> ShapedRunner:
-        runner = PaddedRunner(lane, arena, backend, inputs, outputs)
+        runner = PaddedRunner(lane, arena, backend, inputs, outputs, cap)
         runner.pad(padding, cost)
         return runner
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from server import log
 from server._fast.layout import Arena, Control
+from server.executor.backend import DeviceLostError, LoadError
 from server.executor.limits import limit_executor
 from server.executor.yielding import yielding
 from server.models.batch_axes import NO_AXES, BatchAxes
@@ -21,6 +22,8 @@ from server.protocol.assignment import Assignment, to_text
 
 #: The process ended because the model cannot be loaded: starting it again would not help.
 EXIT_LOAD_FAILED = 65
+#: It cannot go on, a new process may: nobody is left to answer, an instance failed, or the device is lost to it.
+EXIT_START_AGAIN = 70
 
 MODEL_READY = 1
 MODEL_FAILED = 3
@@ -73,9 +76,10 @@ def main(plan: ExecutorPlan) -> int:
     try:
         with yielding():
             serve = _load(plan)
+    except DeviceLostError as error:
+        log.error("device_lost", f"{error}: a new process starts", model=plan.name, version=plan.version)
+        return EXIT_START_AGAIN
     except Exception as error:
-        from server.executor.backend import LoadError
-
         if not isinstance(error, LoadError):
             log.error("model_load_crashed", traceback=traceback.format_exc(), model=plan.name, version=plan.version)
         # A MemoryError has no text.
@@ -90,6 +94,8 @@ def main(plan: ExecutorPlan) -> int:
         try:
             serve[instance]()
             stopped.set()
+        except DeviceLostError as error:
+            log.error("device_lost", f"{error}: a new process starts", model=plan.name, instance=instance)
         except BaseException:
             log.error("instance_crashed", traceback=traceback.format_exc(), model=plan.name, instance=instance)
         finally:
@@ -108,8 +114,7 @@ def main(plan: ExecutorPlan) -> int:
         for thread in threads:
             thread.join(5.0)
         return 0
-    # Nobody is left to answer, or an instance failed in a way that only a new process mends.
-    return 70
+    return EXIT_START_AGAIN
 
 
 def _tell_where(plan: ExecutorPlan, placed: Assignment) -> None:
@@ -129,6 +134,7 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     """The serve functions of the instances, model loaded and warm. Raises LoadError."""
     from server._fast.lane_executor import LaneExecutor
     from server.executor.backend import Backend, ModelError
+    from server.executor.batch_cap import BatchCap
     from server.executor.configured_warm_up import run_warm_ups
     from server.executor.golden import check_golden
     from server.executor.onnx_backend import OnnxBackend
@@ -147,8 +153,9 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
     outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     rows_mode = plan.arena.rows_mode
+    cap = BatchCap(plan.arena, plan.name)
     if rows_mode:
-        warm_up_rows(backend, plan.arena, inputs, outputs, plan.name)
+        warm_up_rows(backend, plan.arena, inputs, outputs, plan.name, cap=cap)
     if plan.arena.shaped:
         try:
             if not try_rows(backend, inputs, outputs):
@@ -159,7 +166,7 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
             log.info("warm_up_refused", model=plan.name, rows=2, reason=str(error))
     if plan.reshaped:
         backend = ReshapingBackend(backend, plan.reshaped)
-    run_warm_ups(backend, [spec.name for spec in outputs], plan.warm_ups, is_batched=plan.is_batched)
+    run_warm_ups(backend, [spec.name for spec in outputs], plan.warm_ups, cap, is_batched=plan.is_batched)
     # Recorded requests are as clients send them, which is as the model has it but for what is reshaped.
     shown = backend if plan.reshaped else loaded
     check_golden(plan.golden, backend=shown, native=loaded, inputs=inputs, outputs=outputs)
@@ -173,5 +180,5 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     serve = []
     for instance, bell in enumerate(plan.instance_bells):
         lane = LaneExecutor(plan.arena, plan.control, instance, bell, list(plan.worker_bells))
-        serve.append(runner(lane, plan.arena, backend, inputs, outputs).serve)
+        serve.append(runner(lane, plan.arena, backend, inputs, outputs, cap).serve)
     return serve

@@ -2,6 +2,7 @@
 
 Zeros are run, in scratch memory. ONNX Runtime plans and allocates memory at the first run of a shape, so that run is
 slow, and its time says little: as long as all of it stays short, each size runs a few times more, and those count.
+Where memory runs out for a size, larger ones are left out, and requests come in batches that ran.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from time import monotonic_ns
 from server import log
 from server._fast import cost_table
 from server._fast.layout import Arena
-from server.executor.backend import Backend, LoadError, ModelError, Run
+from server.executor.backend import REFUSALS, Backend, LoadError, Run, is_out_of_memory
+from server.executor.batch_cap import BatchCap
 from server.executor.runner import TensorSpec, zeros
 
 #: Runs of a size beyond the first end when the warm-up has taken this long.
@@ -28,8 +30,12 @@ def warm_up_rows(
     outputs: Sequence[TensorSpec],
     name: str,
     clock: Callable[[], int] = monotonic_ns,
+    cap: BatchCap | None = None,
 ) -> None:
-    """Runs 1, 2, 4, ... rows and the capacity of a slab. Raises LoadError if rows cannot be joined."""
+    """Runs 1, 2, 4, ... rows and the capacity of a slab. Raises LoadError if rows cannot be joined, or one of them does
+    not fit into memory. cap: of the executor.
+    """
+    cap = cap or BatchCap(arena, name)
     begun_ns = clock()
     for rows in cost_table.sizes(arena):
         memory: list[ctypes.Array[ctypes.c_char]] = []
@@ -38,7 +44,12 @@ def warm_up_rows(
                 [zeros(spec, rows, memory) for spec in inputs], [zeros(spec, rows, memory) for spec in outputs]
             )
             times_ns = _times_ns(run, begun_ns + REPEAT_BUDGET_NS, clock)
-        except ModelError as error:
+        except REFUSALS as error:
+            if is_out_of_memory(error):
+                if rows == 1:
+                    raise LoadError(f"one row of zeros does not fit into memory: {error or 'out of memory'}") from error
+                cap.did_not_fit(rows)
+                break
             if rows == 2:
                 raise LoadError(
                     f"its outputs do not follow the batch axis that its file declares: requests cannot be joined "

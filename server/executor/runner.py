@@ -9,12 +9,23 @@ from typing import NamedTuple
 
 from server._fast.lane_executor import LaneExecutor
 from server._fast.layout import Arena
-from server.executor.backend import Backend, ModelError, ProducedTensor, Run, TensorBuffer
+from server.executor.backend import (
+    REFUSALS,
+    Backend,
+    ModelError,
+    ProducedTensor,
+    Run,
+    TensorBuffer,
+    is_out_of_memory,
+)
+from server.executor.batch_cap import BatchCap
+from server.executor.run_failures import unfit_text
 from server.models.repository import MAX_RANK
 from server.protocol.datatypes import BY_CODE
 
 #: FailureCode of slab_ring.pxd.
 MODEL_FAILED = 5
+NO_MEMORY = 9
 #: A slab that so many executors died with is run row by row (slab_ring.pxd).
 ALONE_ATTEMPTS = 1
 #: Bindings that a runner keeps, the oldest goes first. With three tensors one takes 3.2 KiB and 10 to 30 us to make, so
@@ -42,17 +53,20 @@ class RowsRunner:
         backend: Backend,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
+        cap: BatchCap | None = None,
     ) -> None:
+        """cap: of all instances of the executor."""
         self._lane = lane
         self._arena = arena
         self._backend = backend
+        self._cap = cap or BatchCap(arena)
         self._inputs = list(inputs)
         self._outputs = list(outputs)
         self._runs: dict[tuple[int, int, int], Run] = {}
 
     def serve(self) -> None:
         """Runs until the lane shuts down."""
-        lane, runs = self._lane, self._runs
+        lane, runs, cap = self._lane, self._runs, self._cap
         while (batch := lane.next_batch()) is not None:
             slab, row_count, live_count, attempts = batch
             if live_count == 0:
@@ -63,12 +77,12 @@ class RowsRunner:
                 started_ns = lane.run_begins()
                 self._run_alone(slab, row_count)
                 is_one_run = False
-            elif live_count == row_count:
+            elif live_count == row_count and not cap.rows:
                 run = runs.get((slab, 0, row_count)) or self._prepare(slab, 0, row_count)
                 started_ns = lane.run_begins()
                 try:
                     run()
-                except ModelError as error:
+                except REFUSALS as error:
                     self._bisect(slab, list(range(row_count)), error)
                     is_one_run = False
             else:
@@ -102,20 +116,31 @@ class RowsRunner:
         if not rows:
             # All of them were cancelled since the batch was taken.
             return False
+        most = self._cap.rows
+        if 0 < most < len(rows):
+            # The batch was taken before memory ran out for so many, or they are of one request.
+            for first in range(0, len(rows), most):
+                self._run_rows(slab, rows[first : first + most])
+            return False
         try:
             if rows[-1] - rows[0] + 1 == len(rows):
                 (self._runs.get((slab, rows[0], len(rows))) or self._prepare(slab, rows[0], len(rows)))()
             else:
                 self._run_copied(slab, rows)
-        except ModelError as error:
+        except REFUSALS as error:
             self._bisect(slab, rows, error)
             return False
+        if most:
+            self._cap.ran(len(rows))
         return True
 
-    def _bisect(self, slab: int, rows: list[int], error: ModelError) -> None:
+    def _bisect(self, slab: int, rows: list[int], error: Exception) -> None:
+        """Rows that were refused, or found no memory, together: in halves, down to the guilty row."""
         if len(rows) == 1:
-            self._lane.fail(rows[0], MODEL_FAILED, str(error))
+            fail_row(self._lane, self._cap, rows[0], error, "one row")
             return
+        if is_out_of_memory(error):
+            self._cap.did_not_fit(len(rows))
         middle = len(rows) // 2
         self._run_rows(slab, rows[:middle])
         self._run_rows(slab, rows[middle:])
@@ -146,6 +171,15 @@ class RowsRunner:
     def _scratch(self, slab: int, index: int, tensor: TensorBuffer, rows: list[int]) -> _Scratch:
         _, row_bytes = self._arena.tensor(slab, index)
         return _Scratch(tensor, row_bytes, rows)
+
+
+def fail_row(lane: LaneExecutor, cap: BatchCap, row: int, error: Exception, what: str) -> None:
+    """Fails the first row of a request, which ran by itself. what: of the request, in the words of unfit_text."""
+    if is_out_of_memory(error):
+        cap.unfit()
+        lane.fail(row, NO_MEMORY, unfit_text(error, what))
+    else:
+        lane.fail(row, MODEL_FAILED, str(error))
 
 
 class _Scratch:
@@ -181,10 +215,13 @@ class SingleRunner:
         backend: Backend,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
+        cap: BatchCap | None = None,
     ) -> None:
+        """cap: of all instances of the executor."""
         self._lane = lane
         self._arena = arena
         self._backend = backend
+        self._cap = cap or BatchCap(arena)
         self._inputs = list(inputs)
         self._output_names = [spec.name for spec in outputs]
 
@@ -200,8 +237,8 @@ class SingleRunner:
             is_one_run = True
             try:
                 self._run(slab)
-            except ModelError as error:
-                lane.fail(0, MODEL_FAILED, str(error))
+            except REFUSALS as error:
+                fail_row(lane, self._cap, 0, error, "the input")
                 is_one_run = False
             lane.complete(started_ns, 1, is_one_run)
 

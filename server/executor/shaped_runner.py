@@ -15,8 +15,9 @@ from time import monotonic_ns
 from server import log
 from server._fast.lane_executor import LaneExecutor
 from server._fast.layout import Arena
-from server.executor.backend import Backend, ModelError, ProducedTensor, TensorBuffer
-from server.executor.runner import ALONE_ATTEMPTS, MODEL_FAILED, TensorSpec, output_refused, zeros
+from server.executor.backend import REFUSALS, Backend, ModelError, ProducedTensor, TensorBuffer, is_out_of_memory
+from server.executor.batch_cap import BatchCap
+from server.executor.runner import ALONE_ATTEMPTS, TensorSpec, fail_row, output_refused, zeros
 from server.models.repository import MAX_RANK
 from server.protocol.datatypes import BY_CODE
 
@@ -41,10 +42,13 @@ class ShapedRunner:
         backend: Backend,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
+        cap: BatchCap | None = None,
     ) -> None:
+        """cap: of all instances of the executor."""
         self._lane = lane
         self._arena = arena
         self._backend = backend
+        self._cap = cap or BatchCap(arena)
         self._inputs = list(inputs)
         self._output_names = [spec.name for spec in outputs]
         self._item_bytes = [BY_CODE[spec.datatype].size_bytes for spec in outputs]
@@ -75,19 +79,30 @@ class ShapedRunner:
             if self._is_crowded:
                 self._lane.put_back(*requests[position])
                 position += 1
-            elif self._arena.apart or position + 1 == len(requests):
+                continue
+            together = self._within_cap(requests[position:])
+            if self._arena.apart or len(together) == 1:
                 self._run_one(slab, requests[position])
                 position += 1
             else:
-                position += self._run_several(slab, requests[position:])
+                position += self._run_several(slab, together)
+
+    def _within_cap(self, requests: Sequence[Request]) -> Sequence[Request]:
+        """As many from the front as memory has shown to hold, one at least."""
+        rows, most = 0, self._cap.rows
+        for count, (_, more) in enumerate(requests):
+            rows += more
+            if count and 0 < most < rows:
+                return requests[:count]
+        return requests
 
     def _run_one(self, slab: int, request: Request, of_rows: int = 0) -> None:
         """A request by itself: its answer is whatever comes out. of_rows: it is one row of a request of so many."""
-        inputs, _keep = self._gathered(slab, [request])
         try:
+            inputs, _keep = self._gathered(slab, [request])
             produced = self._timed_run(inputs)
             needed = self._needed(produced)
-        except ModelError as error:
+        except REFUSALS as error:
             self._fail(request, error)
             return
         if needed <= self._lane.output_room:
@@ -102,10 +117,10 @@ class ShapedRunner:
         """Requests joined into one batch, as many from the front as their outputs have room for; with how many of them
         that dealt. A refusal is bisected down to the guilty.
         """
-        inputs, _keep = self._gathered(slab, requests)
         try:
+            inputs, _keep = self._gathered(slab, requests)
             expected = self._row_outputs_of(inputs)
-        except ModelError as error:
+        except REFUSALS as error:
             self._bisect(slab, requests, error)
             return len(requests)
         if expected is None:
@@ -122,7 +137,7 @@ class ShapedRunner:
             return self._run_several(slab, requests[:count])
         try:
             produced = self._timed_run(inputs)
-        except ModelError as error:
+        except REFUSALS as error:
             self._bisect(slab, requests, error)
             return count
         if any(tensor.dims != (rows, *dims) for tensor, dims in zip(produced, expected, strict=True)):
@@ -131,10 +146,12 @@ class ShapedRunner:
         self._store(slab, requests, produced, is_whole=False)
         return count
 
-    def _bisect(self, slab: int, requests: Sequence[Request], error: ModelError) -> None:
+    def _bisect(self, slab: int, requests: Sequence[Request], error: Exception) -> None:
         if len(requests) == 1:
             self._fail(requests[0], error)
             return
+        if is_out_of_memory(error):
+            self._cap.did_not_fit(sum(rows for _, rows in requests))
         middle = len(requests) // 2
         self._run(slab, requests[:middle])
         self._run(slab, requests[middle:])
@@ -168,16 +185,18 @@ class ShapedRunner:
         for request in requests:
             self._lane.put_back(*request)
 
-    def _fail(self, request: Request, error: ModelError) -> None:
+    def _fail(self, request: Request, error: Exception) -> None:
         first_row, row_count = request
         for row in range(first_row, first_row + row_count):
-            self._lane.fail(row, MODEL_FAILED, str(error))
+            fail_row(self._lane, self._cap, row, error, "the input")
 
     def _timed_run(self, inputs: Sequence[TensorBuffer]) -> list[ProducedTensor]:
         """Runs the model and counts the batch."""
         started_ns = monotonic_ns()
         produced = self._backend.run(inputs, self._output_names)
         self._lane.ran(started_ns, inputs[0].dims[0])
+        if self._cap.rows:
+            self._cap.ran(inputs[0].dims[0])
         return produced
 
     # -- inputs
@@ -244,7 +263,7 @@ class ShapedRunner:
                 expected = self._learned(row_inputs, produced)
             else:
                 expected = self._row_outputs_of(inputs)
-        except ModelError:
+        except REFUSALS:
             # One row of it would be refused: then it is what it is.
             return False
         if expected is None:

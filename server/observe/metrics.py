@@ -171,6 +171,15 @@ def _executions(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
     page.family("outlived_executions", "counter", "Rows whose run ended after their deadline.")
     for labels, block in named:
         page.sample("outlived_executions_total", labels, block.outlived_count)
+    page.family("batch_cap_rows", "gauge", "Rows that a run has at most since memory ran out for more; 0: no such cap.")
+    for labels, block in named:
+        page.sample("batch_cap_rows", labels, block.cap_rows)
+    page.family("memory_splits", "counter", "Runs for which memory ran out, and which were run again in parts.")
+    for labels, block in named:
+        page.sample("memory_splits_total", labels, block.split_count)
+    page.family("memory_refused_rows", "counter", "Rows that failed since memory ran out for them by themselves.")
+    for labels, block in named:
+        page.sample("memory_refused_rows_total", labels, block.unfit_count)
     page.family("executor_busy_seconds", "counter", "Time in which an instance of the model ran, all instances.")
     for labels, block in named:
         page.sample("executor_busy_seconds_total", labels, block.busy_ns / 1e9)

@@ -113,6 +113,10 @@ class Block(NamedTuple):
     #: What a request would wait now, and whether the lane cannot keep up.
     predicted_wait_ns: int = 0
     overloaded: bool = False
+    #: What memory allowed: rows of a run at most (0: no cap), runs cut in parts, rows that failed.
+    cap_rows: int = 0
+    split_count: int = 0
+    unfit_count: int = 0
 
 
 def from_counters(model: str, version: str, counters: Mapping[str, Any]) -> Block:
@@ -220,6 +224,9 @@ def _sum_blocks(group: list[Block]) -> Block:
         batch_costs=next((block.batch_costs for block in reversed(group) if block.batch_costs), ()),
         given_elements=sum(block.given_elements for block in group),
         run_elements=sum(block.run_elements for block in group),
+        cap_rows=max(block.cap_rows for block in group),
+        split_count=sum(block.split_count for block in group),
+        unfit_count=sum(block.unfit_count for block in group),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import uvloop
 
 from server import __version__, log
-from server._fast import admission, cost_table, stats
+from server._fast import admission, batch_cap, cost_table, stats
 from server._fast.frontend import Frontend, Peer
 from server._fast.http1_connection import Http1Connection
 from server._fast.http2_connection import Http2Connection
@@ -231,6 +231,8 @@ class Worker:
                     costs = [cell[:3] for cell in cost_table.cells(lane.arena) if cell[3]]
                     block = block._replace(queue_depth_rows=depth, batch_costs=costs, **_prospects(lane.arena))
                 blocks.append(block)
+            cap, splits, unfit = batch_cap.read(lane.arena)
+            blocks[-1] = blocks[-1]._replace(cap_rows=cap, split_count=splits, unfit_count=unfit)
             given, run = lane.arena.element_counts
             blocks[-1] = blocks[-1]._replace(given_elements=given, run_elements=run)
         now_s = self._loop.time()

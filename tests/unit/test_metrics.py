@@ -26,7 +26,9 @@ def snapshot() -> Snapshot:
             [
                 counters.worker_block(DIGITS, DURATIONS_NS[:3], (5, 1, 2, 3, 4, 6)),
                 counters.worker_block(DIGITS, DURATIONS_NS[3:]),
-                counters.executor_block(DIGITS, SIZES_ROWS)._replace(given_elements=30, run_elements=48),
+                counters.executor_block(DIGITS, SIZES_ROWS)._replace(
+                    given_elements=30, run_elements=48, cap_rows=8, split_count=2, unfit_count=1
+                ),
             ]
         ),
         processes=[
@@ -67,6 +69,9 @@ PROPOSED = {
     "headrace_batch_size": "histogram",
     "headrace_batch_cost_seconds": "gauge",
     "headrace_input_elements_total": "counter",
+    "headrace_batch_cap_rows": "gauge",
+    "headrace_memory_splits_total": "counter",
+    "headrace_memory_refused_rows_total": "counter",
     "headrace_executor_busy_seconds_total": "counter",
     "headrace_model_state": "gauge",
     "headrace_model_instances": "gauge",
@@ -142,6 +147,9 @@ def test_counters() -> None:
     assert value("headrace_model_instances", **one) == 2
     assert value("headrace_input_elements_total", **one, kind="given") == 30
     assert value("headrace_input_elements_total", **one, kind="run") == 48
+    assert value("headrace_batch_cap_rows", **one) == 8
+    assert value("headrace_memory_splits_total", **one) == 2
+    assert value("headrace_memory_refused_rows_total", **one) == 1
     assert value("headrace_worker_restarts_total", role="worker", cause="signal") == 2
     assert value("headrace_connections", protocol="http") == 64
     assert value("process_cpu_seconds_total", role="worker", process="1") == 2.5
