@@ -9,7 +9,7 @@ def count_split(arena: Arena) -> None:
     """A run was cut in parts since memory ran out."""
 
 def count_unfit(arena: Arena) -> None:
-    """Memory ran out for a row, or for the request that it is of, by itself."""
+    """Memory ran out for a row, or a request that runs as a whole, by itself."""
 
 def read(arena: Arena) -> tuple[int, int, int]:
-    """(rows of the cap, runs cut in parts, rows that did not fit by themselves)."""
+    """(rows of the cap, runs cut in parts, what did not fit by itself)."""

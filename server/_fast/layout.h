@@ -131,7 +131,7 @@ typedef struct {
     uint32_t cap_rows;  /* executor: more rows at once do not fit into memory; 0: as many as a slab holds do */
     uint8_t pad2[4];
     uint64_t split_count; /* executor: runs that were cut in parts since memory ran out */
-    uint64_t unfit_count; /* executor: rows that failed since it ran out for them by themselves */
+    uint64_t unfit_count; /* executor: rows, or whole requests, that failed since it ran out for them alone */
     uint8_t pad1[8];
     CostCell cells[COST_CELLS];
 } CostTable;

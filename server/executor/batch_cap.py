@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
 from server import log
@@ -28,19 +28,25 @@ class BatchCap:
         self._lock = threading.Lock()
         batch_cap.set_rows(arena, 0)
 
-    def did_not_fit(self, rows: int) -> None:
-        """Memory ran out for a run of so many rows, two at the least: it is cut in parts."""
-        batch_cap.count_split(self._arena)
+    def did_not_fit(self, runs: Sequence[int]) -> None:
+        """Memory ran out for runs of so many rows each, one after the other, two rows at the least."""
         with self._lock:
-            self._set(policy.lowered(self._cap, rows, self._clock()))
+            cap = self._cap
+            for rows in runs:
+                cap = policy.lowered(cap, rows, self._clock())
+            self._set(cap)
 
     def ran(self, rows: int) -> None:
         """A run of so many rows went well."""
         with self._lock:
             self._set(policy.raised(self._cap, rows, self._arena.row_capacity, self._clock()))
 
+    def split(self) -> None:
+        """A run was cut in parts."""
+        batch_cap.count_split(self._arena)
+
     def unfit(self) -> None:
-        """Memory ran out for a row, or for the request that it is of, by itself: it fails."""
+        """Memory ran out for a row, or a request that runs as a whole, by itself: it fails."""
         batch_cap.count_unfit(self._arena)
 
     def _set(self, cap: policy.BatchCap) -> None:

@@ -33,7 +33,7 @@ def run_warm_ups(
         except REFUSALS as error:
             if not is_out_of_memory(error) or rows is None or rows < 2:
                 raise LoadError(f"model_warmup {sample.name!r}: {error or 'out of memory'}") from error
-            cap.did_not_fit(rows)
+            cap.did_not_fit([rows])
             continue
         log.info("warmed_up", sample=sample.name, rows=sample.batch_rows, count=sample.count)
 

@@ -48,7 +48,7 @@ def warm_up_rows(
             if is_out_of_memory(error):
                 if rows == 1:
                     raise LoadError(f"one row of zeros does not fit into memory: {error or 'out of memory'}") from error
-                cap.did_not_fit(rows)
+                cap.did_not_fit([rows])
                 break
             if rows == 2:
                 raise LoadError(

@@ -19,6 +19,7 @@ from server.executor.backend import (
     is_out_of_memory,
 )
 from server.executor.batch_cap import BatchCap
+from server.executor.misfits import Misfits
 from server.executor.run_failures import unfit_text
 from server.models.repository import MAX_RANK
 from server.protocol.datatypes import BY_CODE
@@ -60,6 +61,7 @@ class RowsRunner:
         self._arena = arena
         self._backend = backend
         self._cap = cap or BatchCap(arena)
+        self._misfits = Misfits(self._cap)
         self._inputs = list(inputs)
         self._outputs = list(outputs)
         self._runs: dict[tuple[int, int, int], Run] = {}
@@ -89,6 +91,8 @@ class RowsRunner:
                 rows = lane.live_rows()
                 started_ns = lane.run_begins()
                 is_one_run = self._run_rows(slab, rows)
+            if not is_one_run:
+                self._misfits.settle()
             lane.complete(started_ns, live_count, is_one_run)
 
     def _buffers(self, slab: int, row_count: int, first_row: int = 0) -> tuple[list[TensorBuffer], list[TensorBuffer]]:
@@ -116,11 +120,14 @@ class RowsRunner:
         if not rows:
             # All of them were cancelled since the batch was taken.
             return False
-        most = self._cap.rows
+        most = self._misfits.most_rows
         if 0 < most < len(rows):
-            # The batch was taken before memory ran out for so many, or they are of one request.
-            for first in range(0, len(rows), most):
+            # Memory ran out for so many meanwhile, or they are of one request.
+            first = 0
+            while first < len(rows):
+                most = self._misfits.most_rows or len(rows)
                 self._run_rows(slab, rows[first : first + most])
+                first += most
             return False
         try:
             if rows[-1] - rows[0] + 1 == len(rows):
@@ -130,17 +137,20 @@ class RowsRunner:
         except REFUSALS as error:
             self._bisect(slab, rows, error)
             return False
-        if most:
+        if self._cap.rows:
             self._cap.ran(len(rows))
         return True
 
     def _bisect(self, slab: int, rows: list[int], error: Exception) -> None:
         """Rows that were refused, or found no memory, together: in halves, down to the guilty row."""
+        is_unfit = is_out_of_memory(error)
         if len(rows) == 1:
-            fail_row(self._lane, self._cap, rows[0], error, "one row")
+            if is_unfit:
+                self._misfits.alone(rows[0])
+            fail_row(self._lane, rows[0], error, "one row")
             return
-        if is_out_of_memory(error):
-            self._cap.did_not_fit(len(rows))
+        if is_unfit:
+            self._misfits.together(rows, len(rows))
         middle = len(rows) // 2
         self._run_rows(slab, rows[:middle])
         self._run_rows(slab, rows[middle:])
@@ -173,10 +183,9 @@ class RowsRunner:
         return _Scratch(tensor, row_bytes, rows)
 
 
-def fail_row(lane: LaneExecutor, cap: BatchCap, row: int, error: Exception, what: str) -> None:
-    """Fails the first row of a request, which ran by itself. what: of the request, in the words of unfit_text."""
+def fail_row(lane: LaneExecutor, row: int, error: Exception, what: str) -> None:
+    """Fails a row that ran by itself, or with the others of its request. what: ran, in the words of unfit_text."""
     if is_out_of_memory(error):
-        cap.unfit()
         lane.fail(row, NO_MEMORY, unfit_text(error, what))
     else:
         lane.fail(row, MODEL_FAILED, str(error))
@@ -238,7 +247,9 @@ class SingleRunner:
             try:
                 self._run(slab)
             except REFUSALS as error:
-                fail_row(lane, self._cap, 0, error, "the input")
+                if is_out_of_memory(error):
+                    self._cap.unfit()
+                fail_row(lane, 0, error, "the input")
                 is_one_run = False
             lane.complete(started_ns, 1, is_one_run)
 

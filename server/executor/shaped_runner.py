@@ -17,6 +17,7 @@ from server._fast.lane_executor import LaneExecutor
 from server._fast.layout import Arena
 from server.executor.backend import REFUSALS, Backend, ModelError, ProducedTensor, TensorBuffer, is_out_of_memory
 from server.executor.batch_cap import BatchCap
+from server.executor.misfits import Misfits
 from server.executor.runner import ALONE_ATTEMPTS, TensorSpec, fail_row, output_refused, zeros
 from server.models.repository import MAX_RANK
 from server.protocol.datatypes import BY_CODE
@@ -49,6 +50,7 @@ class ShapedRunner:
         self._arena = arena
         self._backend = backend
         self._cap = cap or BatchCap(arena)
+        self._misfits = Misfits(self._cap)
         self._inputs = list(inputs)
         self._output_names = [spec.name for spec in outputs]
         self._item_bytes = [BY_CODE[spec.datatype].size_bytes for spec in outputs]
@@ -70,6 +72,7 @@ class ShapedRunner:
                 self._run_alone(slab, row_count)
             else:
                 self._run(slab, lane.requests())
+            self._misfits.settle()
             lane.complete(0, 0)
 
     def _run(self, slab: int, requests: Sequence[Request]) -> None:
@@ -89,7 +92,7 @@ class ShapedRunner:
 
     def _within_cap(self, requests: Sequence[Request]) -> Sequence[Request]:
         """As many from the front as memory has shown to hold, one at least."""
-        rows, most = 0, self._cap.rows
+        rows, most = 0, self._misfits.most_rows
         for count, (_, more) in enumerate(requests):
             rows += more
             if count and 0 < most < rows:
@@ -151,7 +154,7 @@ class ShapedRunner:
             self._fail(requests[0], error)
             return
         if is_out_of_memory(error):
-            self._cap.did_not_fit(sum(rows for _, rows in requests))
+            self._misfits.together([first_row for first_row, _ in requests], sum(rows for _, rows in requests))
         middle = len(requests) // 2
         self._run(slab, requests[:middle])
         self._run(slab, requests[middle:])
@@ -187,8 +190,10 @@ class ShapedRunner:
 
     def _fail(self, request: Request, error: Exception) -> None:
         first_row, row_count = request
+        if is_out_of_memory(error):
+            self._misfits.alone(first_row)
         for row in range(first_row, first_row + row_count):
-            fail_row(self._lane, self._cap, row, error, "the input")
+            fail_row(self._lane, row, error, "the input")
 
     def _timed_run(self, inputs: Sequence[TensorBuffer]) -> list[ProducedTensor]:
         """Runs the model and counts the batch."""

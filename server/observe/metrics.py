@@ -177,9 +177,9 @@ def _executions(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
     page.family("memory_splits", "counter", "Runs for which memory ran out, and which were run again in parts.")
     for labels, block in named:
         page.sample("memory_splits_total", labels, block.split_count)
-    page.family("memory_refused_rows", "counter", "Rows that failed since memory ran out for them by themselves.")
+    page.family("memory_refusals", "counter", "Rows, or whole requests, for which memory ran out by themselves.")
     for labels, block in named:
-        page.sample("memory_refused_rows_total", labels, block.unfit_count)
+        page.sample("memory_refusals_total", labels, block.unfit_count)
     page.family("executor_busy_seconds", "counter", "Time in which an instance of the model ran, all instances.")
     for labels, block in named:
         page.sample("executor_busy_seconds_total", labels, block.busy_ns / 1e9)

@@ -113,7 +113,7 @@ class Block(NamedTuple):
     #: What a request would wait now, and whether the lane cannot keep up.
     predicted_wait_ns: int = 0
     overloaded: bool = False
-    #: What memory allowed: rows of a run at most (0: no cap), runs cut in parts, rows that failed.
+    #: What memory allowed: rows of a run at most (0: no cap), runs cut in parts, what failed by itself.
     cap_rows: int = 0
     split_count: int = 0
     unfit_count: int = 0

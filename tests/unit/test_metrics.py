@@ -71,7 +71,7 @@ PROPOSED = {
     "headrace_input_elements_total": "counter",
     "headrace_batch_cap_rows": "gauge",
     "headrace_memory_splits_total": "counter",
-    "headrace_memory_refused_rows_total": "counter",
+    "headrace_memory_refusals_total": "counter",
     "headrace_executor_busy_seconds_total": "counter",
     "headrace_model_state": "gauge",
     "headrace_model_instances": "gauge",
@@ -149,7 +149,7 @@ def test_counters() -> None:
     assert value("headrace_input_elements_total", **one, kind="run") == 48
     assert value("headrace_batch_cap_rows", **one) == 8
     assert value("headrace_memory_splits_total", **one) == 2
-    assert value("headrace_memory_refused_rows_total", **one) == 1
+    assert value("headrace_memory_refusals_total", **one) == 1
     assert value("headrace_worker_restarts_total", role="worker", cause="signal") == 2
     assert value("headrace_connections", protocol="http") == 64
     assert value("process_cpu_seconds_total", role="worker", process="1") == 2.5
