@@ -28,7 +28,7 @@ from server.executor.backend import (
 )
 from server.executor.run_failures import Failure, failure_of
 from server.models.model_config import DEFAULT_SESSION, SessionSettings
-from server.models.providers import CPU_PROVIDER, CUDA, OPENVINO, TENSORRT, of_device
+from server.models.providers import CPU_PROVIDER, CUDA, TENSORRT, of_device
 from server.option_values import AUTO
 from server.protocol.assignment import Assignment
 from server.protocol.datatypes import BY_CODE, BY_NAME
@@ -240,13 +240,9 @@ def _giving_back(choice: providers.Choice, settings: SessionSettings) -> Any:
 
 
 def _session(path: Path, options: Any, choice: providers.Choice, threads: int) -> Any:
-    builtin = [
-        # OpenVINO has threads of its own.
-        (name, {"num_of_threads": str(threads), **given} if name == OPENVINO else given)
-        for name, given in choice.builtin
-    ]
+    choice = providers.with_threads(choice, threads)
     if not choice.plugins:
-        return ort.InferenceSession(str(path), options, providers=[*builtin, CPU_PROVIDER])
+        return ort.InferenceSession(str(path), options, providers=[*choice.builtin, CPU_PROVIDER])
     for devices, given in choice.plugins:
         options.add_provider_for_devices(devices, given)
     return ort.InferenceSession(str(path), options)

@@ -7,11 +7,14 @@ as an argument: onnx_backend.py is the one place that imports it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
+import io
+import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +37,10 @@ _SOURCES = (
     ("libnv", "TensorRT: pip install tensorrt, or the distribution's package"),
     ("libopenvino", "OpenVINO: pip install onnxruntime-ep-openvino"),
 )
+#: Providers that need CUDA: libraries that the provider's opens by name in time, so that it can be loaded without.
+_OPENED_LATER = {CUDA: ("libcudnn.so.9",), TENSORRT: ()}
+#: OpenVINO's numbers for the values of its option `precision`.
+_OPENVINO_PRECISIONS = {"FP32": "f32", "FP16": "f16", "BF16": "bf16"}
 _MISSING = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
 #: Whether this host has an NVIDIA GPU, whatever is installed.
 _GPU_SIGNS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
@@ -95,10 +102,15 @@ def problem(ort: Any, provider: Provider) -> str:
         )
     folder = Path(ort.__file__).parent / "capi"
     library = folder / _LIBRARIES[provider.name]
-    missing = missing_library(library) if library.exists() else ""
+    if not library.exists():
+        return ""
+    packages = ["NVIDIA's packages"] if provider.name in _OPENED_LATER and _preloaded(ort) else []
+    later = (Path(name) for name in _OPENED_LATER.get(provider.name, ()))
+    missing = next(filter(None, map(missing_library, (library, *later))), "")
     if not missing:
         return ""
-    searched = [str(folder), *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":")), "the system's libraries"]
+    paths = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    searched = [str(folder), *paths, *packages, "the system's libraries"]
     source = next((text for start, text in _SOURCES if missing.startswith(start)), "the package that has it")
     return (
         f"expected: {missing} for {provider.device}; found: none in {', '.join(searched)}; fix: it is part of "
@@ -106,8 +118,21 @@ def problem(ort: Any, provider: Provider) -> str:
     )
 
 
+def _preloaded(ort: Any) -> bool:
+    """Loads the libraries of CUDA and cuDNN that are packages of this environment, where no search path leads to;
+    whether this ONNX Runtime knows how.
+    """
+    if not hasattr(ort, "preload_dlls"):
+        return False
+    # What is missing it prints; the caller looks for it by itself.
+    with contextlib.redirect_stdout(io.StringIO()):
+        ort.preload_dlls()
+    return True
+
+
 def missing_library(library: Path) -> str:
-    """The name of the shared library that this one needs and that is nowhere; empty if it can be loaded.
+    """The name of the shared library that this one needs and that is nowhere; empty if it can be loaded. A name alone
+    is searched for.
 
     A library that ONNX Runtime loads first, and that has symbols of this one, is not missing.
     """
@@ -144,6 +169,39 @@ def _plugin_problem(ort: Any, device_type: str) -> str:
         "only; fix: the package onnxruntime-openvino in place of onnxruntime runs on any x86-64 processor, or "
         "--device cpu"
     )
+
+
+def with_threads(choice: Choice, threads: int) -> Choice:
+    """The choice with what OpenVINO is to be told of threads, of which it has its own, and of precision."""
+    kind = next((dict(one.options).get("device_type", "CPU") for one in choice.wanted if one.name == OPENVINO), "")
+    return choice._replace(
+        builtin=tuple(
+            (name, openvino_options(given, kind, threads) if name == OPENVINO else given)
+            for name, given in choice.builtin
+        ),
+        plugins=tuple((devices, openvino_options(given, kind, threads)) for devices, given in choice.plugins),
+    )
+
+
+def openvino_options(given: Mapping[str, str], device_type: str, threads: int) -> dict[str, str]:
+    """Options with a `load_config` for the CPU: the plug-in takes threads and precision nowhere else. Full precision
+    unless another is configured, since OpenVINO takes BF16 where the processor has it. What is configured stays.
+    """
+    options = dict(given)
+    if "CPU" not in device_type.upper():
+        return options
+    try:
+        config = json.loads(options.get("load_config") or "{}")
+        cpu = config.setdefault("CPU", {})
+        cpu.setdefault("INFERENCE_NUM_THREADS", options.get("num_of_threads", str(threads)))
+    except (ValueError, AttributeError):
+        # The name of a file, which says everything itself.
+        return options
+    precision = options.get("precision", "FP32").upper()
+    if precision in _OPENVINO_PRECISIONS:
+        cpu.setdefault("INFERENCE_PRECISION_HINT", _OPENVINO_PRECISIONS[precision])
+    options.pop("num_of_threads", None)
+    return {**options, "load_config": json.dumps(config)}
 
 
 def verify(choice: Choice, running: Sequence[str]) -> None:

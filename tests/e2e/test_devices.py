@@ -129,6 +129,21 @@ def test_openvino_runs_models_and_answers_as_the_cpu_does(tmp_path: Path) -> Non
     assert f"nodes: 8 of 8 on {OPENVINO}" in explained.stdout
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor has no use for a second thread")
+def test_openvino_has_the_threads_that_the_model_has(tmp_path: Path) -> None:
+    python = clients.python("openvino")
+    found = []
+    for threads in ("1", "2"):
+        (folder := tmp_path / threads).mkdir()
+        command = [python, "-m", "server", "serve", str(DIGITS), "--device", "openvino", *ANY_PORT]
+        with running_command(
+            folder, *command, "--intra-op-threads", threads, environment={"PYTHONPATH": str(ROOT)}
+        ) as server:
+            (executor,) = server.pids("executor")
+            found.append(len(os.listdir(f"/proc/{executor}/task")))
+    assert found[1] > found[0]
+
+
 def test_openvinos_plug_in_serves_on_intels_processors_and_says_so_elsewhere(tmp_path: Path) -> None:
     if "HEADRACE_EXECUTABLE" in os.environ:
         pytest.skip("about the plug-in in an environment: the executable has none")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,7 +78,10 @@ def test_auto_falls_back_and_says_why_and_strict_does_not(tmp_path: Path) -> Non
         providers.choose(ort, (), "strict")
 
 
-def test_auto_takes_what_works_and_is_silent_where_nothing_was_to_be_expected(tmp_path: Path) -> None:
+def test_auto_takes_what_works_and_is_silent_where_nothing_was_to_be_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(providers._OPENED_LATER, CUDA, ())
     library(tmp_path, "libonnxruntime_providers_cuda.so")
     choice = providers.choose(runtime(CUDA, folder=tmp_path), (), "auto")
     assert choice.builtin == ((CUDA, {"arena_extend_strategy": "kSameAsRequested", "device_id": "0"}),)
@@ -84,6 +89,91 @@ def test_auto_takes_what_works_and_is_silent_where_nothing_was_to_be_expected(tm
     assert providers.choose(runtime(), (), "auto", signs=()) == providers.Choice()
     with_gpu = providers.choose(runtime(), (), "auto", signs=(tmp_path,))
     assert "pip install onnxruntime-gpu" in with_gpu.fallback, "a GPU is here that nothing can use"
+
+
+def test_a_library_that_is_opened_later_is_missed_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN is not among those that the CUDA provider's library is linked to."""
+    library(tmp_path, "libonnxruntime_providers_cuda.so")
+    monkeypatch.setitem(providers._OPENED_LATER, CUDA, ("libcudnn.so.97777",))
+    assert "expected: libcudnn.so.97777 for cuda:0; " in providers.problem(
+        runtime(CUDA, folder=tmp_path), of_device("cuda")[0]
+    )
+
+
+def test_libraries_in_nvidias_packages_are_loaded_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are where no search path leads to: ONNX Runtime knows, and says on stdout what it does not find."""
+    library(tmp_path, "libonnxruntime_providers_cuda.so")
+    hidden = library(tmp_path, "libhidden_in_a_package.so.9")
+    subprocess.run(
+        ["cc", "-shared", "-x", "c", "/dev/null", "-o", hidden, "-Wl,-soname,libhidden_in_a_package.so.9"], check=True
+    )
+    monkeypatch.setitem(providers._OPENED_LATER, CUDA, ("libhidden_in_a_package.so.9",))
+    ort = runtime(CUDA, folder=tmp_path)
+    cuda = of_device("cuda")[0]
+    assert "libhidden_in_a_package.so.9" in providers.problem(ort, cuda)
+
+    def preload() -> None:
+        print("Failed to load libcufft.so.11")
+
+    ort.preload_dlls = preload
+    assert ", NVIDIA's packages, the system's libraries; fix: " in providers.problem(ort, cuda)
+
+    def preload_all() -> None:
+        preload()
+        ctypes.CDLL(str(hidden))
+
+    ort.preload_dlls = preload_all
+    assert providers.problem(ort, cuda) == ""
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"INFERENCE_NUM_THREADS": "3", "INFERENCE_PRECISION_HINT": "f32"}),
+        ({"num_of_threads": "5"}, {"INFERENCE_NUM_THREADS": "5", "INFERENCE_PRECISION_HINT": "f32"}),
+        ({"precision": "FP16"}, {"INFERENCE_NUM_THREADS": "3", "INFERENCE_PRECISION_HINT": "f16"}),
+        ({"precision": "ACCURACY"}, {"INFERENCE_NUM_THREADS": "3"}),
+        (
+            {"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "2"}}'},
+            {"INFERENCE_NUM_THREADS": "3", "INFERENCE_PRECISION_HINT": "bf16", "NUM_STREAMS": "2"},
+        ),
+    ],
+)
+def test_openvino_is_told_of_threads_and_precision(given: dict[str, str], expected: dict[str, str]) -> None:
+    options = providers.openvino_options(given, "CPU", 3)
+    assert json.loads(options["load_config"])["CPU"] == expected
+    assert "num_of_threads" not in options, "the plug-in warns of it"
+    assert options.get("precision") == given.get("precision")
+
+
+@pytest.mark.parametrize(
+    ("given", "device_type"),
+    [
+        ({}, "GPU.1"),
+        ({"precision": "FP16"}, "NPU"),
+        ({"load_config": "/etc/openvino.json"}, "CPU"),
+        ({"load_config": "[]"}, "CPU"),
+    ],
+)
+def test_what_openvino_is_told_otherwise_stays(given: dict[str, str], device_type: str) -> None:
+    assert providers.openvino_options(given, device_type, 3) == given
+
+
+def test_both_kinds_of_openvino_are_told() -> None:
+    wanted = of_device("openvino")
+    made = providers.with_threads(
+        providers.Choice(builtin=((OPENVINO, {"device_type": "CPU"}), (CUDA, {"device_id": "0"})), wanted=wanted), 2
+    )
+    assert (
+        made.builtin[0][1]["device_type"] == "CPU"
+        and '"INFERENCE_NUM_THREADS": "2"' in made.builtin[0][1]["load_config"]
+    )
+    assert made.builtin[1] == (CUDA, {"device_id": "0"})
+    plugin = providers.with_threads(providers.Choice(plugins=((["device"], {}),), wanted=wanted), 2)
+    assert plugin.plugins[0][0] == ["device"] and '"INFERENCE_NUM_THREADS": "2"' in plugin.plugins[0][1]["load_config"]
 
 
 def test_a_configured_provider_goes_before_the_servers_device() -> None:
