@@ -99,6 +99,9 @@ class OnnxBackend:
         self._binds_again = any(provider.name in (CUDA, TENSORRT) for provider in self._choice.wanted)
         self._raw: Any = self._session._sess
         self._run_options = ort.RunOptions()
+        #: For runs whose errors ONNX Runtime has written to stderr before.
+        self._quietly = ort.RunOptions()
+        self._quietly.log_severity_level = 4
         self._giving_back = _giving_back(self._choice, settings)
         tensors = [*self._session.get_inputs(), *self._session.get_outputs()]
         self._strings = _Strings() if any(t.type == _BYTES.onnxruntime for t in tensors) else None
@@ -162,7 +165,7 @@ class OnnxBackend:
             raise failed from error
         self._give_back(raw_binding)
         try:
-            self._raw.run_with_iobinding(raw_binding, self._run_options)
+            self._raw.run_with_iobinding(raw_binding, self._quietly)
         except Exception as again:
             self._give_back(raw_binding)
             raise run_error(again) from again

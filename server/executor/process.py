@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from server import log
 from server._fast.layout import Arena, Control
-from server.executor.backend import DeviceLostError, LoadError
+from server.executor.backend import DeviceLostError, LoadError, OutOfMemoryError
 from server.executor.limits import limit_executor
+from server.executor.run_failures import Failure, failure_of
 from server.executor.yielding import yielding
 from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
@@ -26,6 +27,7 @@ EXIT_LOAD_FAILED = 65
 EXIT_START_AGAIN = 70
 
 MODEL_READY = 1
+MODEL_RESTARTING = 2
 MODEL_FAILED = 3
 
 
@@ -84,6 +86,9 @@ def main(plan: ExecutorPlan) -> int:
             log.error("model_load_crashed", traceback=traceback.format_exc(), model=plan.name, version=plan.version)
         # A MemoryError has no text.
         reason = str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+        if plan.arena.model_state == MODEL_RESTARTING and _lacked_memory(error):
+            log.error("load_out_of_memory", "it was served before: it is tried again", model=plan.name, reason=reason)
+            return EXIT_START_AGAIN
         plan.arena.set_state(MODEL_FAILED, reason)
         _ring(plan.supervisor_bell)
         return EXIT_LOAD_FAILED
@@ -115,6 +120,12 @@ def main(plan: ExecutorPlan) -> int:
             thread.join(5.0)
         return 0
     return EXIT_START_AGAIN
+
+
+def _lacked_memory(error: Exception) -> bool:
+    """Whether a model was not loaded for want of memory, which may be there later."""
+    cause = error.__cause__ or error
+    return isinstance(cause, OutOfMemoryError) or failure_of(cause) is Failure.OUT_OF_MEMORY
 
 
 def _tell_where(plan: ExecutorPlan, placed: Assignment) -> None:
