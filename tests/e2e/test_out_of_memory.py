@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -79,14 +81,15 @@ def test_a_burst_that_does_not_fit_is_answered_and_the_cap_goes_when_memory_is_b
     with running(write_repository(tmp_path, {"greedy": greedy()}), "--workers", "1") as server:
         (executor,) = server.pids("executor")
         assert metric(server, "batch_cap_rows", "greedy") == 0
-        limit(executor, 60 * MIB)
-        for _ in range(2):
-            assert all(map(is_right, burst(server, [request("greedy", ELEMENTS)] * CLIENTS)))
-        cap = metric(server, "batch_cap_rows", "greedy")
-        assert 0 < cap < CLIENTS and metric(server, "memory_splits_total", "greedy") > 0
-        # One request with more rows than the cap.
+        limit(executor, 110 * MIB)
+        # A slab full of rows, which surely run together.
         (answer,) = burst(server, [request("greedy", *[ELEMENTS] * CLIENTS)])
         assert is_right(answer) and len(answer.json()["outputs"][0]["data"]) == CLIENTS
+        assert 0 < metric(server, "batch_cap_rows", "greedy") < CLIENTS
+        assert metric(server, "memory_splits_total", "greedy") > 0
+        for rows in (1, 1, 7, CLIENTS):
+            sent = [request("greedy", *[ELEMENTS] * rows)] * (CLIENTS // rows)
+            assert all(map(is_right, burst(server, sent)))
         assert metric(server, "memory_refusals_total", "greedy") == 0
 
         # One that does not fit alone, in the middle of others.
@@ -111,8 +114,22 @@ def test_a_burst_that_does_not_fit_is_answered_and_the_cap_goes_when_memory_is_b
         deadline_ns = time.monotonic_ns() + 30 * 10**9
         while metric(server, "batch_cap_rows", "greedy"):
             assert time.monotonic_ns() < deadline_ns, server.log()
-            assert all(map(is_right, burst(server, [request("greedy", ELEMENTS)] * CLIENTS)))
+            assert all(map(is_right, burst(server, [request("greedy", *[1] * CLIENTS)])))
+        assert all(map(is_right, burst(server, [request("greedy", ELEMENTS)] * CLIENTS)))
         assert '"event":"batch_cap_lowered"' in server.log() and '"event":"batch_cap_raised"' in server.log()
+
+
+def test_an_executor_that_starts_again_waits_for_memory(tmp_path: Path) -> None:
+    """One row takes more than the supervisor leaves to its children; the model is not given up for that."""
+    root = write_repository(tmp_path, {"wide": wide(1 << 24)})
+    with running(root, "--workers", "1", "--max-batch-size", "1") as server:
+        (executor,) = server.pids("executor")
+        limit(server.pids("supervisor")[0], 100 * MIB)
+        os.kill(executor, signal.SIGKILL)
+        server.wait_log('"event":"load_out_of_memory"')
+        limit(server.pids("supervisor")[0], None)
+        server.wait_replaced("executor", executor)
+        assert all(map(is_right, burst(server, [request("wide", 1)] * 2)))
 
 
 def test_a_warm_up_whose_largest_batch_does_not_fit_begins_with_a_smaller_one(tmp_path: Path) -> None:
