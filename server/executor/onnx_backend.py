@@ -172,14 +172,15 @@ class OnnxBackend:
 
     def _give_back(self, raw_binding: Any) -> None:
         """Unused memory of the arenas goes back to the system or the device."""
-        if self._giving_back is None:
+        while options := self._giving_back:
+            try:
+                self._raw.run_with_iobinding(raw_binding, options[0])
+            except Exception as error:
+                if "arena based allocator" in str(error):
+                    self._giving_back = options[1:]
+                    continue
+            # It was terminated, as was asked for.
             return
-        try:
-            self._raw.run_with_iobinding(raw_binding, self._giving_back)
-        except Exception as error:
-            # That it was terminated is what was asked for.
-            if "arena based allocator" in str(error):
-                self._giving_back = None
 
     def run(self, inputs: Sequence[TensorBuffer], output_names: Sequence[str]) -> list[ProducedTensor]:
         binding = self._session.io_binding()
@@ -227,19 +228,21 @@ def _session_options(settings: SessionSettings) -> Any:
     return options
 
 
-def _giving_back(choice: providers.Choice, settings: SessionSettings) -> Any:
-    """Options of a run that ends at once, its arenas shrunk; None if there is none."""
-    arenas = [] if settings.mem_arena is False else ["cpu:0"]
-    arenas += [
+def _giving_back(choice: providers.Choice, settings: SessionSettings) -> tuple[Any, ...]:
+    """Options of runs that end at once with their arenas shrunk: all arenas, or those of the host alone."""
+    host = [] if settings.mem_arena is False else ["cpu:0"]
+    devices = [
         f"gpu:{dict(provider.options).get('device_id', '0')}" for provider in choice.wanted if provider.name == CUDA
     ]
-    if not arenas:
-        return None
-    options = ort.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ";".join(arenas))
-    options.terminate = True
-    options.log_severity_level = 4
-    return options
+    made = []
+    for arenas in [host + devices, host] if devices else [host]:
+        if arenas:
+            options = ort.RunOptions()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", ";".join(arenas))
+            options.terminate = True
+            options.log_severity_level = 4
+            made.append(options)
+    return tuple(made)
 
 
 def _session(path: Path, options: Any, choice: providers.Choice, threads: int) -> Any:

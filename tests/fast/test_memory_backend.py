@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from server.executor import onnx_backend
 from server.executor.backend import DeviceLostError, ModelError, OutOfMemoryError, TensorBuffer
 from server.executor.onnx_backend import OnnxBackend, client_text, run_error
+from server.executor.providers import Choice
 from server.models.model_config import SessionSettings
+from server.models.providers import Provider, of_device
 from tests.support.memory import MIB, at_most, data_bytes, wide
 from tests.support.onnx_writer import upper_case
 
@@ -53,9 +56,16 @@ def test_a_run_without_memory_is_told_apart_and_the_next_one_is_answered(
         assert rows(backend, 4, is_bound=is_bound) == pytest.approx(0.4621, abs=1e-4)
 
 
-def test_what_the_arena_keeps_is_given_back_before_a_run_fails(loaded: Callable[..., OnnxBackend]) -> None:
-    """Blocks of earlier runs serve later ones of their size; for others they are in the way."""
+@pytest.mark.parametrize("devices", [(), of_device("cuda:1")])
+def test_what_the_arena_keeps_is_given_back_before_a_run_fails(
+    loaded: Callable[..., OnnxBackend], devices: tuple[Provider, ...]
+) -> None:
+    """Blocks of earlier runs serve later ones of their size; for others they are in the way. Also where the build has
+    no arena of the device that runs it.
+    """
     backend = loaded(wide(1 << 20))
+    backend._giving_back = onnx_backend._giving_back(Choice(wanted=devices), SessionSettings())
+    assert len(backend._giving_back) == 1 + len(devices)
     with at_most(600 * MIB):
         for count in (4, 9, 20, 33):
             rows(backend, count, is_bound=True)
