@@ -28,8 +28,9 @@ from server._fast.outbuf cimport outbuf_free, outbuf_write
 from server._fast.slab_ring cimport ROW_FREE, row_at, row_state, word_generation
 from server._fast.spare_buffers cimport spare_give, spare_reserve
 
-#: Resets, by either side: a burst, and then so many a second. So that it is always this budget that ends a flood, with its
-#: own code, the burst is smaller than the one of nghttp2 (1000, filled up by the second) by more than two seconds bring.
+#: Resets, by either side: a burst, and then so many a second. So that it is always this budget that ends a flood, with
+#: its own code, the burst is smaller than the one of nghttp2 (1000, filled up by the second) by more than two seconds
+#: bring.
 cdef double RESET_BURST = 900.0
 cdef double RESETS_PER_S = 33.0
 #: Resets that one turn of the loop takes from a connection, and how much of what was received is looked at first.
