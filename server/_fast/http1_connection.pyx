@@ -348,8 +348,10 @@ cdef class Http1Connection(Http1Input):
 
     cdef int admit(self) except -2:
         """Whether the request can be answered in time: 0, or -1 when it was refused. It costs a look and a write."""
-        cdef int code = self.lane.admit(self.request_ns, self.timeout_ns, self.frontend.lag_ns)
+        cdef int code
         cdef char line[32]
+        self.lane.make_room()
+        code = self.lane.admit(self.request_ns, self.timeout_ns, self.frontend.lag_ns)
         if code == ADMIT:
             return 0
         if code == REFUSE_PAST:

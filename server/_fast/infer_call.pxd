@@ -98,7 +98,6 @@ cdef class LaneClient(LaneAdmission):
     cdef void abandon(self, InferCall call) noexcept
     cdef void wake_later(self) noexcept
     cdef int wake(self) noexcept
-    cdef int collect(self) except -1
     cdef int collect_slab(self, uint32_t slab, uint64_t now) except -1
     cdef void line_up(self, InferCall call) noexcept
     cdef int deliver_in_order(self, uint64_t now) except -1

@@ -23,7 +23,13 @@ cdef class LaneAdmission:
     cdef LanePressure pressure
     cdef uint32_t random
 
+    cdef bint is_making_room
+
     cdef bint is_accepting(self) noexcept
+    # LaneClient's: delivers what is finished.
+    cdef int collect(self) except -1
+    # Before admit(): frees what is finished and was not read yet in this turn of the loop, where the lane is full.
+    cdef int make_room(self) except -1
     # From a request's head: an AdmissionCode; a refusal is counted. timeout_ns < 0: none said; lag_ns: of the loop.
     cdef int admit(self, uint64_t arrived_ns, int64_t timeout_ns, uint64_t lag_ns) noexcept
     cdef uint64_t deadline_of(self, uint64_t arrived_ns, int64_t timeout_ns, uint32_t level, int64_t timeout_us,

@@ -40,6 +40,21 @@ cdef class LaneAdmission:
         cdef uint32_t state = half_load(&self.v.lane.model_state)
         return state == MODEL_READY or state == MODEL_RESTARTING
 
+    cdef int collect(self) except -1:
+        return 0
+
+    cdef int make_room(self) except -1:
+        """A turn that reads many requests of one row may use up all slabs, however fast the executor is: those that it
+        has done wait for the turn's end. Deliveries may come back here for another request: once is enough.
+        """
+        if self.is_making_room or ring_has_room(self.v):
+            return 0
+        self.is_making_room = True
+        try:
+            return self.collect()
+        finally:
+            self.is_making_room = False
+
     cdef void refused(self, int reason) noexcept:
         """Counts a request that never got rows."""
         relaxed_add(&self.stats.failure_counts[reason], 1)
