@@ -16,6 +16,7 @@ from server.models.config_document import max_batch_size, text_of
 from server.models.lane_settings import LaneSettings, data_bytes, settings_of
 from server.models.repository import ModelVersion
 from server.option_values import CPU
+from server.supervisor.executor_groups import best_device, group_of
 
 
 def run(arguments: list[str]) -> int:
@@ -50,6 +51,8 @@ def run(arguments: list[str]) -> int:
     settings = settings_of(version, server)
     for line in (*_comments(version, settings), *_placement(version, settings, server.device, not options.no_load)):
         sys.stdout.write(f"# {escape(line)}".rstrip() + "\n")
+    if not options.no_load and (group := group_of(version.config, server, best_device(server))) is not None:
+        sys.stdout.write(f"# executor: one process for all models on {group} (--executors {server.executors})\n")
     sys.stdout.write("\n" + text_of(version, settings))
     return os.EX_OK
 

@@ -161,6 +161,15 @@ OPTIONS: tuple[Option, ...] = (
         "openvino[:CPU|GPU|NPU]; auto takes CUDA where it works, else the CPU, and says so; strict takes it or ends "
         "with status 69",
     ),
+    Option(
+        "executors",
+        "HOW",
+        one_of("auto", "per-model", "shared"),
+        "auto",
+        "processes",
+        "processes that run models: per-model is one for each model version, shared one for all models of a device, "
+        "which share it by deadline, then evenly; auto is per-model on the CPU and shared on GPUs",
+    ),
     Option("instances", "N", whole(1, 32), 1, "processes", "batches of one model that run at the same time"),
     Option(
         "intra_op_threads",
@@ -406,6 +415,7 @@ class ServeConfig:
     metrics_host: str = ""
     workers: int = 1
     device: str = option_values.AUTO
+    executors: str = "auto"
     instances: int = 1
     intra_op_threads: int = 1
     compute_cores: int = 0

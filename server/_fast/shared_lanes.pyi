@@ -7,6 +7,8 @@ class SharedLanes:
     """Used by the instance's thread alone, but for interrupt(). bells: eventfds of all instances, of every lane too."""
 
     sharing: Sharing
+    #: executors that died with the batch that next_lane() took last
+    attempts: int
     def __init__(self, sharing: Sharing, instance: int, bells: list[int]) -> None: ...
     def add(self, number: int, lane: LaneExecutor) -> None:
         """From now on batches of this lane are taken. Its next_batch() gives each batch once, and then None."""

@@ -9,7 +9,7 @@ each lane.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from server._fast.atomics cimport half_exchange, half_load, half_store, shared_add
+from server._fast.atomics cimport half_exchange, half_load, half_store, relaxed_store, shared_add
 from server._fast.clock cimport now_ns
 from server._fast.lane_executor cimport NAP_NS, LaneExecutor, bell_nap, take_due
 from server._fast.lane_sharing cimport MAX_SHARED_LANES, Offer, Sharing, slab_deadline
@@ -89,6 +89,11 @@ cdef class SharedLanes:
             (<LaneExecutor>self.executors[code]).is_granted = True
         return code
 
+    @property
+    def attempts(self):
+        """Executors that died with the batch that was taken last."""
+        return self.lanes[self.present].batch.attempts if self.present >= 0 else 0
+
     def end_turn(self):
         """Counts the run time of the batch that was taken last."""
         if self.present >= 0:
@@ -158,8 +163,10 @@ cdef class SharedLanes:
         cdef uint32_t i
         cdef uint64_t wait_until_ns, now, nap_ns = NAP_NS
         cdef bint is_over = half_load(&self.is_interrupted) != 0
+        now = now_ns()
         for i in range(self.count):
             queue_stands_no_more(self.lanes[self.numbers[i]].v, &self.lanes[self.numbers[i]].watch.standing)
+            relaxed_store(&self.lanes[self.numbers[i]].v.lane.beat_ns, now)
             lane_sleep_begin(self.lanes[self.numbers[i]].v.lane, self.instance)
         for i in range(self.count):
             is_over |= half_load(&self.lanes[self.numbers[i]].v.lane.shutdown) != 0

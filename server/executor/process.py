@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from server import log
 from server._fast.layout import Arena, Control
@@ -20,6 +20,11 @@ from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 from server.models.shape_rules import NO_PADDING, Padding
 from server.protocol.assignment import Assignment, to_text
+
+if TYPE_CHECKING:
+    from server._fast.lane_executor import LaneExecutor
+    from server.executor.runner import RowsRunner, SingleRunner
+    from server.executor.shaped_runner import ShapedRunner
 
 #: The process ended because the model cannot be loaded: starting it again would not help.
 EXIT_LOAD_FAILED = 65
@@ -68,6 +73,21 @@ class ExecutorPlan(NamedTuple):
     golden: Path | None = None
     padding: Padding = NO_PADDING
     batch_axes: BatchAxes = NO_AXES
+    #: The process only sees whether the model can be loaded; another one serves it.
+    is_trial: bool = False
+
+
+class Instance(NamedTuple):
+    """What serves a lane's batches on one thread, model loaded and warm."""
+
+    lane: LaneExecutor
+    runner: RowsRunner | ShapedRunner | SingleRunner
+
+
+def plan_of(values: dict[str, Any], **others: Any) -> ExecutorPlan:
+    """A plan of what server.supervisor.lanes.plan_values gave, and the fields that are not in it."""
+    tensors = {key: [TensorPlan(*tensor) for tensor in values[key]] for key in ("inputs", "outputs")}
+    return ExecutorPlan(**{**values, **tensors}, **others)
 
 
 def main(plan: ExecutorPlan) -> int:
@@ -77,21 +97,11 @@ def main(plan: ExecutorPlan) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         with yielding():
-            serve = _load(plan)
-    except DeviceLostError as error:
-        log.error("device_lost", f"{error}: a new process starts", model=plan.name, version=plan.version)
-        return EXIT_START_AGAIN
+            serve = [instance.runner.serve for instance in load(plan)]
     except Exception as error:
-        if not isinstance(error, LoadError):
-            log.error("model_load_crashed", traceback=traceback.format_exc(), model=plan.name, version=plan.version)
-        # A MemoryError has no text.
-        reason = str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
-        if plan.arena.model_state == MODEL_RESTARTING and _lacked_memory(error):
-            log.error("load_out_of_memory", "it was served before: it is tried again", model=plan.name, reason=reason)
-            return EXIT_START_AGAIN
-        plan.arena.set_state(MODEL_FAILED, reason)
-        _ring(plan.supervisor_bell)
-        return EXIT_LOAD_FAILED
+        return note_load_failure(plan, error)
+    if plan.is_trial:
+        return 0
     stopped = threading.Event()
     done_read, done_write = os.pipe()
 
@@ -128,6 +138,26 @@ def _lacked_memory(error: Exception) -> bool:
     return isinstance(cause, OutOfMemoryError) or failure_of(cause) is Failure.OUT_OF_MEMORY
 
 
+def note_load_failure(plan: ExecutorPlan, error: Exception) -> int:
+    """What load() raised, to the log and, if it is final, to all processes through the arena. EXIT_LOAD_FAILED, or
+    EXIT_START_AGAIN if it may go well another time.
+    """
+    if isinstance(error, DeviceLostError):
+        log.error("device_lost", f"{error}: a new process starts", model=plan.name, version=plan.version)
+        return EXIT_START_AGAIN
+    if not isinstance(error, LoadError):
+        text = "".join(traceback.format_exception(error))
+        log.error("model_load_crashed", traceback=text, model=plan.name, version=plan.version)
+    # A MemoryError has no text.
+    reason = str(error) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+    if plan.arena.model_state == MODEL_RESTARTING and _lacked_memory(error):
+        log.error("load_out_of_memory", "it was served before: it is tried again", model=plan.name, reason=reason)
+        return EXIT_START_AGAIN
+    plan.arena.set_state(MODEL_FAILED, reason)
+    _ring(plan.supervisor_bell)
+    return EXIT_LOAD_FAILED
+
+
 def _tell_where(plan: ExecutorPlan, placed: Assignment) -> None:
     """To the log, and to all processes through the arena."""
     plan.arena.set_placed(to_text(placed))
@@ -141,8 +171,8 @@ def _ring(bell: int) -> None:
     os.eventfd_write(bell, 1)
 
 
-def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
-    """The serve functions of the instances, model loaded and warm. Raises LoadError."""
+def load(plan: ExecutorPlan) -> list[Instance]:
+    """All instances of the lane, model loaded and warm. Raises LoadError."""
     from server._fast.lane_executor import LaneExecutor
     from server.executor.backend import Backend, ModelError
     from server.executor.batch_cap import BatchCap
@@ -155,7 +185,8 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
     from server.executor.shaped_runner import NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, ShapedRunner, try_rows
 
     loaded = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session, device=plan.device)
-    _tell_where(plan, loaded.assignment)
+    if not plan.is_trial:
+        _tell_where(plan, loaded.assignment)
     backend: Backend = loaded
     if plan.batch_axes:
         from server.executor.batch_axes_backend import BatchAxesBackend
@@ -188,8 +219,8 @@ def _load(plan: ExecutorPlan) -> list:  # type: ignore[type-arg]
         from server.executor.padded_runner import padded_runner
 
         runner = padded_runner(plan.padding)
-    serve = []
-    for instance, bell in enumerate(plan.instance_bells):
-        lane = LaneExecutor(plan.arena, plan.control, instance, bell, list(plan.worker_bells))
-        serve.append(runner(lane, plan.arena, backend, inputs, outputs, cap).serve)
-    return serve
+    instances = []
+    for number, bell in enumerate(plan.instance_bells):
+        lane = LaneExecutor(plan.arena, plan.control, number, bell, list(plan.worker_bells))
+        instances.append(Instance(lane, runner(lane, plan.arena, backend, inputs, outputs, cap)))
+    return instances

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from server.executor.backend import LoadError
-from server.models.providers import CPU_PROVIDER, CUDA, OPENVINO, TENSORRT, Provider, of_device
+from server.models.providers import CPU_PROVIDER, CUDA, GPU_SIGNS, OPENVINO, TENSORRT, Provider, of_device
 from server.option_values import AUTO, STRICT
 
 #: Of the provider: its shared library beside ONNX Runtime's, the package that has it, and what else it needs.
@@ -42,8 +42,6 @@ _OPENED_LATER = {CUDA: ("libcudnn.so.9",), TENSORRT: ()}
 #: OpenVINO's numbers for the values of its option `precision`.
 _OPENVINO_PRECISIONS = {"FP32": "f32", "FP16": "f16", "BF16": "bf16"}
 _MISSING = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
-#: Whether this host has an NVIDIA GPU, whatever is installed.
-_GPU_SIGNS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
 #: Runs of equal size need no larger pool; out of memory then means that memory is out.
 _DEFAULT_OPTIONS = {CUDA: (("arena_extend_strategy", "kSameAsRequested"),)}
 
@@ -59,7 +57,7 @@ class Choice(NamedTuple):
     fallback: str = ""
 
 
-def choose(ort: Any, configured: Sequence[Provider], device: str, signs: Iterable[Path] = _GPU_SIGNS) -> Choice:
+def choose(ort: Any, configured: Sequence[Provider], device: str, signs: Iterable[Path] = GPU_SIGNS) -> Choice:
     """Providers of a model: what its configuration names, else what --device says. Raises LoadError."""
     if configured or device not in (AUTO, STRICT):
         return _all_of(ort, tuple(configured) or of_device(device))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
@@ -24,14 +26,48 @@ class _Coming(NamedTuple):
     runner: Runner
 
 
+class Turns:
+    """Who runs beside whom. A batch that an executor died with runs while no other does: if the process dies again, it
+    is known of which. Any thread.
+    """
+
+    def __init__(self) -> None:
+        #: With one instance nothing runs at the same time, and nothing is asked.
+        self.instance_count = 1
+        self._changed = threading.Condition()
+        self._running = 0
+        self._alone_waiting = 0
+
+    @contextlib.contextmanager
+    def turn(self, is_alone: bool) -> Iterator[None]:
+        """For the run of a batch; waits until it may."""
+        with self._changed:
+            if is_alone:
+                self._alone_waiting += 1
+                self._changed.wait_for(lambda: self._running == 0)
+                self._alone_waiting -= 1
+                self._running = -1
+            else:
+                # One that has to be alone would never come on between others.
+                self._changed.wait_for(lambda: self._running >= 0 and not self._alone_waiting)
+                self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1 if self._running > 0 else -1
+                self._changed.notify_all()
+
+
 class SharedServe:
     """run() belongs to the instance's thread, everything else to any.
 
     on_over(number) is called in that thread when a lane has shut down and this instance holds nothing of it any more.
     """
 
-    def __init__(self, lanes: SharedLanes, on_over: Callable[[int], None]) -> None:
+    def __init__(self, lanes: SharedLanes, on_over: Callable[[int], None], turns: Turns | None = None) -> None:
         self._lanes = lanes
+        self._turns = turns or Turns()
         self._on_over = on_over
         self._runners: dict[int, Runner] = {}
         self._coming: SimpleQueue[_Coming | None] = SimpleQueue()
@@ -57,8 +93,11 @@ class SharedServe:
                 self._lanes.remove(~number)
                 del self._runners[~number]
                 self._on_over(~number)
-            else:
+            elif self._turns.instance_count == 1:
                 self._runners[number].serve()
+            else:
+                with self._turns.turn(is_alone=self._lanes.attempts > 0):
+                    self._runners[number].serve()
 
     def _take_changes(self) -> bool:
         while not self._coming.empty():

@@ -83,3 +83,16 @@ def yielding(idle_s: float = IDLE_S) -> Iterator[None]:
             timer.cancel()
             timer.join()
         _everybody(0)
+
+
+@contextlib.contextmanager
+def in_short_slices() -> Iterator[None]:
+    """For a block in a thread of a process that serves meanwhile. Not in the idle class: who holds what the serving
+    threads wait for, the interpreter's lock above all, has to come on.
+    """
+    set_slice(0, SLICE_NS)
+    try:
+        yield
+    finally:
+        # Threads that the block started have its slice.
+        _everybody(0)

@@ -7,6 +7,7 @@ Names of accelerators and their parameters are Triton's (optimization.execution_
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from server.option_values import CPU
@@ -19,6 +20,8 @@ CPU_PROVIDER = "CPUExecutionProvider"
 GPU_ACCELERATORS = {"tensorrt": TENSORRT, "cuda": CUDA}
 CPU_ACCELERATORS = {"openvino": OPENVINO}
 ACCELERATORS = {**GPU_ACCELERATORS, **CPU_ACCELERATORS}
+#: Whether this host has an NVIDIA GPU, whatever is installed.
+GPU_SIGNS = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"))
 #: Triton's names of TensorRT's parameters, where they are not ONNX Runtime's.
 _TENSORRT_NAMES = {
     "max_workspace_size_bytes": "trt_max_workspace_size",

@@ -42,7 +42,7 @@ def ready(
         addresses=addresses(config, ports),
         worker_count=config.workers,
         ready_s=(time.monotonic_ns() - started_ns) / 1e9,
-        notes=_fallbacks(lanes),
+        notes=(*_shared(lanes), *_fallbacks(lanes)),
     )
     try:
         sys.stdout.write(render(banner, colour=sys.stdout.isatty()))
@@ -88,6 +88,15 @@ def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:
         load_ms=(lane.arena.ready_ns - started_ns) / 1e6 if is_ready else None,
         example=demo_files.example_request() if config.is_demo else None,
     )
+
+
+def _shared(lanes: Sequence[Lane]) -> tuple[str, ...]:
+    """Which models run in one process."""
+    groups: dict[str, list[str]] = {}
+    for lane in lanes:
+        if lane.group is not None:
+            groups.setdefault(lane.group, []).append(lane.name)
+    return tuple(f"one executor for all models on {group}: {', '.join(names)}" for group, names in groups.items())
 
 
 def _fallbacks(lanes: Sequence[Lane]) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""The executor processes: one for each lane, started again with what their predecessor left behind."""
+"""The executor processes, started again with what their predecessor left behind: one for each lane, or for all lanes of
+a device (server.supervisor.shared_executor). A lane of these may have a process of its own for a while, which only
+tries whether its model can be loaded.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from typing import Protocol
 
 from server import log
 from server._fast.layout import Control
+from server.channel import Channel
 from server.supervisor.children import Child, start_child
 from server.supervisor.lanes import Lane
 from server.supervisor.loop import Loop
 from server.supervisor.restart_policy import restart_delay_ns
+from server.supervisor.shared_executor import SharedExecutor
 
 MODEL_LOADING = 0
 MODEL_READY = 1
@@ -35,12 +40,16 @@ GRACE_NS = 5_000_000_000
 class Owner(Protocol):
     """What the pool needs of the supervisor."""
 
-    def executor_main(self, lane: Lane) -> int:
+    def executor_main(self, lane: Lane, is_trial: bool) -> int:
         """Runs in the child."""
         ...
 
-    def shed_for_executor(self, lane: Lane) -> None:
-        """Closes in the child what is not this lane's."""
+    def shared_executor_main(self, executor: SharedExecutor, lanes: list[Lane], channel: Channel) -> int:
+        """Runs in the child."""
+        ...
+
+    def shed_for_executor(self, lane: Lane | None) -> None:
+        """Closes in the child what no executor needs and, unless None, what is not this lane's."""
         ...
 
     def may_start_executor(self) -> bool: ...
@@ -53,7 +62,11 @@ class Owner(Protocol):
         ...
 
     def on_lane_over(self, lane: Lane) -> None:
-        """The executor of a lane that is over has ended."""
+        """The executor of a lane that is over has ended, or has let go of it."""
+        ...
+
+    def on_shared_gone(self) -> None:
+        """A shared executor has ended and is not needed."""
         ...
 
 
@@ -67,12 +80,33 @@ class Executors:
         self._children: dict[int, Child] = {}
         #: How long the last executors of a lane served.
         self._served_ns: dict[int, deque[int]] = {}
+        #: By the short name of their device.
+        self._shared: dict[str, SharedExecutor] = {}
 
     def __len__(self) -> int:
-        return len(self._children)
+        return len(self._children) + sum(one.child is not None for one in self._shared.values())
+
+    def shared(self, group: str, device: str) -> SharedExecutor:
+        """The executor of a device, which may have no process yet. device: --device, for models that name none."""
+        if group not in self._shared:
+            self._shared[group] = SharedExecutor(group, device, self._loop, self._control, self)
+        return self._shared[group]
+
+    def _shared_of(self, lane: Lane) -> SharedExecutor | None:
+        return None if lane.group is None else self._shared[lane.group]
 
     def start(self, lane: Lane) -> None:
-        """Starts the lane's executor, again and again while the system has no process left for it."""
+        """Sees to it that an executor loads and serves the lane."""
+        shared = self._shared_of(lane)
+        if shared is None or shared.is_serving_others(lane):
+            self.try_first(lane)
+        else:
+            shared.put(lane)
+
+    def try_first(self, lane: Lane) -> None:
+        """Starts a process for the lane, again and again while the system has none left: its executor, or one that
+        only tries what the shared executor is to do.
+        """
         if lane.is_over or not self._owner.may_start_executor():
             return
 
@@ -84,7 +118,7 @@ class Executors:
             child = start_child(
                 f"executor-{lane.name}",
                 f"headrace-e{lane.number}",
-                functools.partial(self._owner.executor_main, lane),
+                functools.partial(self._owner.executor_main, lane, lane.group is not None),
                 shed,
             )
         except OSError as error:
@@ -95,23 +129,39 @@ class Executors:
                 reason=error.strerror,
                 again_in_ms=START_AGAIN_NS // 10**6,
             )
-            self._loop.after(START_AGAIN_NS, functools.partial(self.start, lane))
+            self._loop.after(START_AGAIN_NS, functools.partial(self.try_first, lane))
             return
         self._children[lane.number] = child
         lane.arena.executor_pid = child.pid
         self._loop.watch(child.pidfd, functools.partial(self._on_death, lane))
 
     def child_of(self, lane: Lane) -> Child | None:
-        """The lane's executor, if one lives."""
+        """The process that has the lane, if one lives."""
+        shared = self._shared_of(lane)
+        if shared is not None and shared.has(lane):
+            return shared.child
         return self._children.get(lane.number)
+
+    def loading_since_ns(self, lane: Lane) -> int:
+        """When a process began to load the lane's model, if one does or may; else 0."""
+        shared = self._shared_of(lane)
+        if shared is not None and shared.has(lane):
+            return shared.loading_since_ns(lane)
+        child = self._children.get(lane.number)
+        return 0 if child is None else child.started_ns
 
     def shed(self) -> None:
         """In another child: closes the executors' handles."""
         for child in self._children.values():
             child.shed()
+        for shared in self._shared.values():
+            shared.shed()
 
     def note_ready(self, lane: Lane, now_ns: int) -> None:
         """The lane's model may have become ready."""
+        if (shared := self._shared_of(lane)) is not None:
+            shared.note_ready(lane, now_ns)
+            return
         child = self._children.get(lane.number)
         if child is not None and child.ready_ns == 0 and lane.arena.model_state == MODEL_READY:
             child.ready_ns = now_ns
@@ -122,7 +172,9 @@ class Executors:
         lane.is_over = True
         child = self._children.get(lane.number)
         if child is None:
-            self._owner.on_lane_over(lane)
+            shared = self._shared_of(lane)
+            if shared is None or not shared.end(lane):
+                self._owner.on_lane_over(lane)
             return
         lane.arena.shut_down()
         lane.ring_instances()
@@ -139,6 +191,43 @@ class Executors:
     def kill_all(self) -> None:
         for child in self._children.values():
             child.kill(signal.SIGKILL)
+        for shared in self._shared.values():
+            shared.kill()
+
+    # -- what shared executors ask of the pool
+
+    def shared_executor_main(self, executor: SharedExecutor, lanes: list[Lane], channel: Channel) -> int:
+        return self._owner.shared_executor_main(executor, lanes, channel)
+
+    def shed_for_shared_executor(self, executor: SharedExecutor) -> None:
+        for child in self._children.values():
+            child.shed()
+        for shared in self._shared.values():
+            if shared is not executor:
+                shared.shed()
+        self._owner.shed_for_executor(None)
+
+    def may_start_executor(self) -> bool:
+        return self._owner.may_start_executor()
+
+    def ring_everybody(self) -> None:
+        self._owner.ring_everybody()
+
+    def on_lane_over(self, lane: Lane) -> None:
+        self._served_ns.pop(lane.number, None)
+        self._owner.on_lane_over(lane)
+
+    def on_shared_gone(self) -> None:
+        self._owner.on_shared_gone()
+
+    def on_load_failed(self, lane: Lane) -> None:
+        """The lane's model cannot be loaded; why stands in its arena."""
+        log.error("model_failed", model=lane.name, version=lane.version, reason=lane.arena.model_reason)
+        self._refuse_waiting(lane)
+        self._loop.after(REFUSE_AGAIN_NS, functools.partial(self._refuse_waiting, lane))
+        self._owner.on_lane_changed(lane)
+
+    # -- deaths
 
     def _on_death(self, lane: Lane) -> None:
         child = self._children.pop(lane.number)
@@ -148,6 +237,10 @@ class Executors:
         if lane.is_over:
             self._served_ns.pop(lane.number, None)
             self._owner.on_lane_over(lane)
+            return
+        if status == 0 and (shared := self._shared_of(lane)) is not None:
+            # It went well: now where others are served meanwhile.
+            shared.put(lane)
             return
         recovered = lane.ring.recover_executor()
         served = self._served_ns.setdefault(lane.number, deque(maxlen=32))
@@ -159,10 +252,7 @@ class Executors:
             # One that the server started with is tried further, ever more seldom: nothing serves in its place.
             is_final = not lane.is_initial
         if lane.arena.model_state == MODEL_FAILED:
-            log.error("model_failed", model=lane.name, version=lane.version, reason=lane.arena.model_reason)
-            self._refuse_waiting(lane)
-            self._loop.after(REFUSE_AGAIN_NS, functools.partial(self._refuse_waiting, lane))
-            self._owner.on_lane_changed(lane)
+            self.on_load_failed(lane)
             if is_final:
                 return
         if lane.was_ready:
@@ -184,7 +274,7 @@ class Executors:
             self._control.count_stuck(False)
         else:
             self._control.count_restart(False)
-        self._loop.after(delay_ns, functools.partial(self.start, lane))
+        self._loop.after(delay_ns, functools.partial(self.try_first, lane))
 
     def _refuse_waiting(self, lane: Lane) -> None:
         """Its model cannot be loaded any more: answers what was accepted while it could."""

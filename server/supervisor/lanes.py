@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server._fast.layout import Arena, Control
 from server._fast.ring import Ring
@@ -35,10 +35,20 @@ class Lane:
     """
 
     def __init__(
-        self, number: int, version: ModelVersion, config: ServeConfig, owner_count: int, all_instances: int = 0
+        self,
+        number: int,
+        version: ModelVersion,
+        config: ServeConfig,
+        owner_count: int,
+        all_instances: int = 0,
+        *,
+        group: str | None = None,
+        bells: Sequence[int] = (),
     ) -> None:
+        """group: the device whose executor it shares, with that one's doorbells; None: it has its own."""
         assert version.model is not None and version.batching is not None and version.fitted is not None
         self.number = number
+        self.group = group
         self.found = version
         #: Found when the server started: readiness waits for it.
         self.is_initial = False
@@ -79,7 +89,12 @@ class Lane:
             default_level=version.config.queues.default_level or 1,
         )
         self.ring = Ring(self.arena)
-        self.instance_bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(self.settings.instances)]
+        if group is None:
+            self.instance_bells = [
+                os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(self.settings.instances)
+            ]
+        else:
+            self.instance_bells = [os.dup(bell) for bell in bells[: self.settings.instances]]
 
     def refuse_waiting(self) -> int:
         """Fails every request that waits, in place of an executor that will never come: how many slabs had any.
@@ -157,6 +172,30 @@ def _reshaped(lane: Lane) -> dict[str, tuple[int, ...]]:
     return inputs | outputs
 
 
+def plan_values(lane: Lane, device: str) -> dict[str, Any]:
+    """What an executor is told of the lane's model: what plan_document takes, tensors as (name, datatype, dims)."""
+
+    def tensors(infos: Sequence[TensorInfo]) -> list[tuple[str, int, tuple[int, ...]]]:
+        return [(info.name, BY_NAME[info.dtype].code, tuple(info.dims)) for info in infos]
+
+    return {
+        "name": lane.name,
+        "version": lane.version,
+        "path": lane.path,
+        "inputs": tensors(lane.inputs),
+        "outputs": tensors(lane.outputs),
+        "intra_op_threads": lane.settings.intra_op_threads,
+        "session": lane.found.config.session,
+        "device": CPU if lane.found.config.on_cpu else device,
+        "warm_ups": lane.found.config.warm_ups,
+        "is_batched": max_batch_size(lane.found, lane.settings) > 0,
+        "reshaped": _reshaped(lane),
+        "golden": lane.found.golden,
+        "padding": lane.seen.padding,
+        "batch_axes": lane.seen.batch_axes,
+    }
+
+
 def executor_plan(
     lane: Lane,
     *,
@@ -165,32 +204,18 @@ def executor_plan(
     supervisor_bell: int,
     lifeline: int,
     device: str,
+    is_trial: bool = False,
 ) -> ExecutorPlan:
     """What an executor needs of its lane. Runs in the executor."""
-    from server.executor.process import ExecutorPlan, TensorPlan
+    from server.executor.process import plan_of
 
-    def tensors(infos: Sequence[TensorInfo]) -> list[TensorPlan]:
-        return [TensorPlan(info.name, BY_NAME[info.dtype].code, tuple(info.dims)) for info in infos]
-
-    return ExecutorPlan(
-        name=lane.name,
-        version=lane.version,
-        path=lane.path,
+    return plan_of(
+        plan_values(lane, device),
         arena=lane.arena,
         control=control,
-        inputs=tensors(lane.inputs),
-        outputs=tensors(lane.outputs),
         instance_bells=lane.instance_bells,
         worker_bells=worker_bells,
         supervisor_bell=supervisor_bell,
         lifeline=lifeline,
-        intra_op_threads=lane.settings.intra_op_threads,
-        session=lane.found.config.session,
-        device=CPU if lane.found.config.on_cpu else device,
-        warm_ups=lane.found.config.warm_ups,
-        is_batched=max_batch_size(lane.found, lane.settings) > 0,
-        reshaped=_reshaped(lane),
-        golden=lane.found.golden,
-        padding=lane.seen.padding,
-        batch_axes=lane.seen.batch_axes,
+        is_trial=is_trial,
     )

@@ -23,8 +23,8 @@ from server.models.memory_policy import expected_bytes, shortage
 from server.models.repository import ModelVersion, RepositoryError
 from server.models.settling import settled
 from server.models.sources import Repository
-from server.models.thread_share import instances_of
 from server.protocol.tfs_config import from_rows
+from server.supervisor.executor_groups import all_instances, best_device, group_of
 from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, Executors
 from server.supervisor.lanes import Lane
 from server.supervisor.workers import Workers
@@ -73,6 +73,7 @@ class Lifecycle:
         self._first_sources = repository.sources
         self._workers = workers
         self._executors = executors
+        self._best_device = best_device(config)
         self._numbers = 0
         #: Names that are to serve; None: whatever is found.
         self._chosen: set[str] | None = None
@@ -141,11 +142,14 @@ class Lifecycle:
             self.found[index] = replace(version, error=reason)
             return None
         # Those that run keep the threads that they were started with.
-        all_instances = sum(
-            instances_of(one.config, self._config) for one in self._wanted() if one.error is None or one is version
+        running = all_instances(
+            ((one.config, self._group_of(one)) for one in self._wanted() if one.error is None or one is version),
+            self._config,
         )
+        group = self._group_of(version)
         try:
-            lane = Lane(self._numbers, version, self._config, self._config.workers, all_instances)
+            bells = self._executors.shared(group, self._config.device).bells if group is not None else ()
+            lane = Lane(self._numbers, version, self._config, self._config.workers, running, group=group, bells=bells)
         except (OSError, MemoryError, ValueError, OverflowError) as error:
             log.error("lane_not_made", model=version.name, version=version.version, reason=str(error))
             self.found[index] = replace(version, error=f"no memory or descriptors for it: {error}")
@@ -153,6 +157,9 @@ class Lifecycle:
         self._numbers += 1
         self.lanes.append(lane)
         return lane
+
+    def _group_of(self, version: ModelVersion) -> str | None:
+        return group_of(version.config, self._config, self._best_device)
 
     # -- changes
 

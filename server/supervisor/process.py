@@ -24,12 +24,13 @@ from server.option_values import AUTO, CPU
 from server.supervisor import announce, trial
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
-from server.supervisor.lanes import Lane, executor_plan
+from server.supervisor.lanes import Lane, executor_plan, plan_values
 from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, Answer, Lifecycle, answer_document
 from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
 from server.supervisor.regions import Regions
 from server.supervisor.settings import Settings
+from server.supervisor.shared_executor import SharedExecutor
 from server.supervisor.watchdog import Watchdog
 from server.supervisor.workers import Workers
 
@@ -229,7 +230,7 @@ class Supervisor:
     def may_start_worker(self) -> bool:
         return self.stage == "serving"
 
-    def executor_main(self, lane: Lane) -> int:
+    def executor_main(self, lane: Lane, is_trial: bool) -> int:
         from server.executor.process import main as executor_main
 
         return executor_main(
@@ -240,15 +241,40 @@ class Supervisor:
                 worker_bells=self.worker_bells,
                 supervisor_bell=self.bell,
                 lifeline=self.workers_line[0],
+                is_trial=is_trial,
             )
         )
 
-    def shed_for_executor(self, lane: Lane) -> None:
+    def shared_executor_main(self, executor: SharedExecutor, lanes: list[Lane], channel: Channel) -> int:
+        from server._fast.layout import Arena
+        from server.executor.shared_process import SharedPlan
+        from server.executor.shared_process import main as shared_main
+
+        # Mapped anew: those of the lanes' objects live as long as this process.
+        held = [(lane.number, plan_values(lane, executor.device), Arena(os.dup(lane.arena.fd))) for lane in lanes]
+        for lane in self.models.lanes:
+            lane.close()
+        return shared_main(
+            SharedPlan(
+                lanes=held,
+                control=self.control,
+                bells=executor.bells,
+                worker_bells=self.worker_bells,
+                supervisor_bell=self.bell,
+                lifeline=self.workers_line[0],
+                channel=channel,
+                has_accelerator=executor.group != CPU,
+            )
+        )
+
+    def shed_for_executor(self, lane: Lane | None) -> None:
         self._shed()
         self.workers.shed()
         self.regions.shed()
         self._close_listeners()
         os.close(self.workers_line[1])
+        if lane is None:
+            return
         # Else the memory of a model that is unloaded later would live as long as this process.
         for other in self.models.lanes:
             if other is not lane:
@@ -334,6 +360,10 @@ class Supervisor:
             self._end_if_alone()
         else:
             self.models.on_lane_over(lane)
+
+    def on_shared_gone(self) -> None:
+        if self.stage == "stopping executors":
+            self._end_if_alone()
 
     # -- the end
 

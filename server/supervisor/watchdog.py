@@ -74,7 +74,8 @@ class Watchdog:
         for stuck in self._policy.look(now_ns, marks, self._floor_ns, functools.partial(self._limit_ns, lanes)):
             kind, number = stuck.process
             child = self._child(kind, number)
-            if child is None:
+            if child is None or child.is_aborted:
+                # One process has several lanes, and more than one of them may be late.
                 continue
             named: dict[str, object] = {"worker": number}
             if kind == "executor":
@@ -96,6 +97,8 @@ class Watchdog:
             page = self._control.page(index)
             if page["ready"] and not child.is_aborted:
                 yield Mark(("worker", index), IDLE, child.pid, page["heartbeat_ns"])
+        idle: dict[int, list[Lane]] = {}
+        busy: set[int] = set()
         for lane in self._models.lanes:
             executor = self._executors.child_of(lane)
             if executor is None or executor.is_aborted or lane.arena.model_state != MODEL_READY:
@@ -103,8 +106,14 @@ class Watchdog:
             held = lane.ring.held()
             for slab, generation, steps in held:
                 yield Mark(("executor", lane.number), slab, executor.pid, (generation, steps))
-            if not held:
-                yield Mark(("executor", lane.number), IDLE, executor.pid, lane.ring.beat())
+            if held:
+                busy.add(executor.pid)
+            idle.setdefault(executor.pid, []).append(lane)
+        for pid, lanes in idle.items():
+            # Instances look at all their lanes: while they run batches of one, the others stand still.
+            if pid not in busy:
+                beats = tuple(lane.ring.beat() for lane in lanes)
+                yield Mark(("executor", lanes[0].number), IDLE, pid, beats)
 
     def _limit_ns(self, lanes: dict[int, Lane], mark: Mark) -> int:
         kind, number = mark.process
@@ -134,7 +143,8 @@ class Watchdog:
             or lane.is_over
             or child.is_aborted
             or lane.arena.model_state not in (MODEL_LOADING, MODEL_RESTARTING)
-            or now_ns - child.started_ns < self._load_ns
+            or not (since_ns := self._executors.loading_since_ns(lane))
+            or now_ns - since_ns < self._load_ns
         ):
             return
         reason = f"it did not load within {self._load_ns / 1e9:g} s (--load-timeout)"

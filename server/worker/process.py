@@ -95,6 +95,8 @@ class Worker:
         self._listening: list[Listening] = []
         self._is_stopping = False
         self._processes: list[snapshot.Process | None] = []
+        #: Executors, by their slot, that run more than one model.
+        self._shared_slots: set[int] = set()
         self._processes_until_s = 0.0
         config = plan.config
         self._frontend = Frontend(
@@ -238,15 +240,22 @@ class Worker:
         now_s = self._loop.time()
         if now_s >= self._processes_until_s:
             self._processes_until_s = now_s + PROCESSES_AGE_S
+            # Models may share one: it is told once, and what each of them has of its memory nobody knows.
+            executors: dict[int, list[int]] = {}
+            for lane in lanes:
+                executors.setdefault(lane.arena.executor_pid, []).append(lane.number)
             self._processes = [
                 procfs.read_process(os.getppid(), "supervisor"),
                 *(procfs.read_process(page["pid"], "worker", index) for index, page in enumerate(pages)),
-                *(procfs.read_process(lane.arena.executor_pid, "executor", lane.number) for lane in lanes),
+                *(procfs.read_process(pid, "executor", numbers[0]) for pid, numbers in executors.items() if pid),
             ]
+            self._shared_slots = {numbers[0] for numbers in executors.values() if len(numbers) > 1}
         keys = {lane.number: (lane.model.name, lane.model.version) for lane in lanes}
         executor_bytes: dict[tuple[str, str], int] = {}
         for process in self._processes:
-            if process is not None and process.role == "executor" and (key := keys.get(process.slot)) is not None:
+            if process is None or process.role != "executor" or process.slot in self._shared_slots:
+                continue
+            if (key := keys.get(process.slot)) is not None:
                 executor_bytes[key] = executor_bytes.get(key, 0) + process.resident_bytes
         worker_restarts, executor_restarts = control.restarts
         workers_stuck, executors_stuck = control.stuck

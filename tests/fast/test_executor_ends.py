@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,7 +26,11 @@ def ended(
     monkeypatch: pytest.MonkeyPatch, load: Callable[[ExecutorPlan], list[Callable[[], None]]], state: int = LOADING
 ) -> tuple[int, int]:
     """Exit status and the model's state of an executor, which is a child, that loads its model so."""
-    monkeypatch.setattr(process, "_load", load)
+
+    def instances(plan: ExecutorPlan) -> list[SimpleNamespace]:
+        return [SimpleNamespace(runner=SimpleNamespace(serve=serve)) for serve in load(plan)]
+
+    monkeypatch.setattr(process, "load", instances)
     monkeypatch.setattr(process, "yielding", contextlib.nullcontext)
     tensor = (2, 1, [-1])
     arena = Arena.create(

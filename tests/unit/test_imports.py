@@ -30,7 +30,12 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "cli": frozenset({"base", "protocol", "observe", "batching", "models", "demo", "supervisor"}),
 }
 #: The only modules of another process kind that the supervisor may name, and what it forks into.
-ENTRY_POINTS = {"server.worker.process", "server.executor.process", "server.executor.trial"}
+ENTRY_POINTS = {
+    "server.worker.process",
+    "server.executor.process",
+    "server.executor.shared_process",
+    "server.executor.trial",
+}
 #: layer -> packages from outside the standard library that it may import.
 OUTSIDE: dict[str, frozenset[str]] = {
     "worker": frozenset({"uvloop"}),
