@@ -17,7 +17,7 @@ from server._fast.ring import Ring
 from server._fast.shared_lanes import SharedLanes
 from server.executor.backend import ModelError, ProducedTensor, Run, TensorBuffer
 from server.executor.runner import RowsRunner, TensorSpec
-from server.executor.shared_serve import SharedServe
+from server.executor.shared_serve import SharedServe, Turns
 from tests.reference.slab_ring import Claim
 
 UINT8 = 2
@@ -94,8 +94,11 @@ class Host:
         self.sharing = Sharing(8)
         self.over: list[int] = []
         self.lanes: list[Lane] = []
+        turns = Turns()
+        turns.instance_count = instances
         self.serves = [
-            SharedServe(SharedLanes(self.sharing, index, self.bells), self.over.append) for index in range(instances)
+            SharedServe(SharedLanes(self.sharing, index, self.bells), self.over.append, turns)
+            for index in range(instances)
         ]
         self.threads = [threading.Thread(target=serve.run) for serve in self.serves]
 
@@ -103,8 +106,9 @@ class Host:
         for thread in self.threads:
             thread.start()
 
-    def add(self, puppet: Puppet) -> Lane:
+    def add(self, puppet: Puppet, prepare: Callable[[Lane], None] = lambda lane: None) -> Lane:
         lane = Lane(self, len(self.lanes), puppet)
+        prepare(lane)
         spec = [TensorSpec("x", UINT8, (-1, 8))]
         for index, serve in enumerate(self.serves):
             own = LaneExecutor(lane.arena, self.control, index, self.bells[index], [self.worker_bell])
@@ -236,6 +240,36 @@ def test_a_batch_that_only_now_keeps_its_deadline_goes_first() -> None:
         host.start()
         host.wait_until(lambda: len(order) == 2)
     assert order == ["urgent", "patient"]
+
+
+def test_a_batch_that_an_executor_died_with_runs_while_no_other_does() -> None:
+    """Else nobody would know which of them the process dies of next time."""
+    begun, also_begun = threading.Event(), threading.Event()
+    overlaps: list[bool] = []
+
+    def run(rows: int) -> None:
+        begun.set()
+        overlaps.append(also_begun.wait(0.04))
+
+    def died_with(lane: Lane) -> None:
+        claims.append(lane.ask())
+        batch = lane.ring.seal(0, 1)
+        assert isinstance(batch, dict) and lane.ring.take(0, batch, 1) is not None
+        assert lane.ring.recover_executor() == 1
+
+    claims: list[Claim | None] = []
+    with hosting(instances=2) as host:
+        host.start()
+        plain = host.add(Puppet(run))
+        claims.append(plain.ask())
+        plain.wake()
+        assert begun.wait(PATIENCE_S)
+        suspect = host.add(Puppet(lambda rows: also_begun.set()), died_with)
+        for lane, claim in zip((plain, suspect), claims, strict=True):
+            assert claim is not None
+            lane.wait(claim)
+    assert overlaps == [False]
+    assert also_begun.is_set()
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
