@@ -55,7 +55,9 @@ class Loop:
             now_ns = time.monotonic_ns()
             timeout_ns = min((due for due, _ in self._timers), default=now_ns + IDLE_NS) - now_ns
             for key, _ in self._selector.select(max(0, timeout_ns) / 1e9):
-                key.data()
+                # What came before it in this round may have ended it: a death closes the channel beside it.
+                if self._selector.get_map().get(key.fd) is key:
+                    key.data()
             now_ns = time.monotonic_ns()
             due = [action for at, action in self._timers if at <= now_ns]
             self._timers = [timer for timer in self._timers if timer[0] > now_ns]

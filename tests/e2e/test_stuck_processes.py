@@ -69,9 +69,10 @@ def test_a_stopped_executor_is_replaced_and_its_requests_are_answered(server: Se
         answer = wire.answer()
         assert (answer.status, answer.json()["id"]) == (200, "1")
         assert LIMIT_S - 1 < time.monotonic() - started < LIMIT_S + 5
-    assert victim not in server.processes()
     assert "executor_stuck" in server.log()
-    assert stuck_count(server, "executor") == 1
+    # Another process may answer before the supervisor has seen its end.
+    wait_until(lambda: victim not in server.processes(), "it is gone")
+    wait_until(lambda: stuck_count(server, "executor") == 1, "the death is counted")
     assert metric(server, "headrace_worker_restarts_total", role="executor", cause="died") == 0
 
 
