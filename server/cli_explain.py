@@ -15,7 +15,7 @@ from server.models import repository
 from server.models.config_document import max_batch_size, text_of
 from server.models.lane_settings import LaneSettings, data_bytes, settings_of
 from server.models.repository import ModelVersion
-from server.option_values import CPU
+from server.option_values import CPU, FASTEST
 from server.supervisor.executor_groups import best_device, group_of
 
 
@@ -85,6 +85,8 @@ def _placement(version: ModelVersion, settings: LaneSettings, device: str, is_lo
     if not is_loaded:
         yield f"device: {device}, {count}"
         return
+    if device == FASTEST:
+        yield "device fastest: measured when a server loads the model; this is how the CPU runs it"
     try:
         where, placed, fallback = nodes(version.path, version.config.session, CPU if version.config.on_cpu else device)
     except ValueError as error:

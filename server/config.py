@@ -159,7 +159,7 @@ OPTIONS: tuple[Option, ...] = (
         "processes",
         "what runs models whose configuration names no accelerator: cpu, cuda[:N], tensorrt[:N] or "
         "openvino[:CPU|GPU|NPU]; auto takes CUDA where it works, else the CPU, and says so; strict takes it or ends "
-        "with status 69",
+        "with status 69; fastest measures each model on the CPU, CUDA and OpenVINO as far as they are there",
     ),
     Option(
         "executors",

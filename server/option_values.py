@@ -15,15 +15,16 @@ Value = int | float | str | bool | tuple[str, ...]
 OFF = -1
 #: GET /metrics is answered on the inference ports; there is no port of its own.
 SAME = -2
-#: Devices that stand for a choice: the best there is, the same without falling back, and the one that is always there.
-AUTO, STRICT, CPU = "auto", "strict", "cpu"
+#: Devices that stand for a choice: the best there is, the same without falling back, the one that a model was measured
+#: to be fastest on; and the one that is always there.
+AUTO, STRICT, FASTEST, CPU = "auto", "strict", "fastest", "cpu"
 #: sun_path of Linux holds 108 bytes, the last of them zero.
 MAX_SOCKET_PATH_BYTES = 107
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9._~\[\]:-]+", re.ASCII)
-_DEVICE_FORMS = "auto, strict, cpu, cuda, cuda:N, tensorrt, tensorrt:N, openvino, openvino:CPU, GPU or NPU"
+_DEVICE_FORMS = "auto, strict, fastest, cpu, cuda, cuda:N, tensorrt, tensorrt:N, openvino, openvino:CPU, GPU or NPU"
 _DEVICE = re.compile(r"(cuda|tensorrt)(:\d{1,3})?|openvino(:(CPU|GPU|NPU)(\.\d)?)?", re.ASCII)
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
@@ -153,6 +154,6 @@ def model_name(text: str) -> str:
 
 def device(text: str) -> str:
     """What models run on; what the words mean is server/models/providers.py."""
-    if text in (AUTO, STRICT, CPU) or _DEVICE.fullmatch(text):
+    if text in (AUTO, STRICT, FASTEST, CPU) or _DEVICE.fullmatch(text):
         return text
     raise ValueError(f"expected {_DEVICE_FORMS}, got {text!r}")

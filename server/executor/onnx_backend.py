@@ -29,7 +29,7 @@ from server.executor.backend import (
 from server.executor.run_failures import Failure, failure_of
 from server.models.model_config import DEFAULT_SESSION, SessionSettings
 from server.models.providers import CPU_PROVIDER, CUDA, TENSORRT, of_device
-from server.option_values import AUTO
+from server.option_values import AUTO, CPU
 from server.protocol.assignment import Assignment
 from server.protocol.datatypes import BY_CODE, BY_NAME
 
@@ -261,6 +261,11 @@ def device_problem(device: str) -> str:
     except LoadError as error:
         return str(error)
     return ""
+
+
+def devices() -> list[str]:
+    """What a model may be measured on, as --device names it. TensorRT is left out: it may build engines for minutes."""
+    return [CPU, *(device for device in ("cuda", "openvino") if not device_problem(device))]
 
 
 def _produced(name: str, value: Any) -> ProducedTensor:

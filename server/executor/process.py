@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import threading
@@ -19,11 +20,13 @@ from server.executor.yielding import yielding
 from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 from server.models.shape_rules import NO_PADDING, Padding
+from server.option_values import CPU, FASTEST
 from server.protocol.assignment import Assignment, to_text
 
 if TYPE_CHECKING:
     from server._fast.lane_executor import LaneExecutor
-    from server.executor.runner import RowsRunner, SingleRunner
+    from server.executor.backend import Backend
+    from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
     from server.executor.shaped_runner import ShapedRunner
 
 #: The process ended because the model cannot be loaded: starting it again would not help.
@@ -171,10 +174,30 @@ def _ring(bell: int) -> None:
     os.eventfd_write(bell, 1)
 
 
+def _device(
+    plan: ExecutorPlan, session: Callable[[str], Backend], inputs: list[TensorSpec], outputs: list[TensorSpec]
+) -> str:
+    """What the session gets for --device: a model that names its provider, or of which requests decide the shapes, is
+    not measured.
+    """
+    if plan.device != FASTEST:
+        return plan.device
+    if plan.session.providers or not plan.arena.rows_mode or plan.batch_axes:
+        return CPU
+    from server._fast import cost_table
+    from server.executor.fastest_device import fastest_device, some_sizes
+    from server.executor.onnx_backend import devices
+
+    there = devices()
+    if there == [CPU]:
+        return CPU
+    return fastest_device(session, there, some_sizes(cost_table.sizes(plan.arena)), inputs, outputs, plan.name)
+
+
 def load(plan: ExecutorPlan) -> list[Instance]:
     """All instances of the lane, model loaded and warm. Raises LoadError."""
     from server._fast.lane_executor import LaneExecutor
-    from server.executor.backend import Backend, ModelError
+    from server.executor.backend import ModelError
     from server.executor.batch_cap import BatchCap
     from server.executor.configured_warm_up import run_warm_ups
     from server.executor.golden import check_golden
@@ -184,7 +207,10 @@ def load(plan: ExecutorPlan) -> list[Instance]:
     from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
     from server.executor.shaped_runner import NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, ShapedRunner, try_rows
 
-    loaded = OnnxBackend(plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session, device=plan.device)
+    inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
+    outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
+    session = functools.partial(OnnxBackend, plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session)
+    loaded = session(device=_device(plan, lambda device: session(device=device), inputs, outputs))
     if not plan.is_trial:
         _tell_where(plan, loaded.assignment)
     backend: Backend = loaded
@@ -192,8 +218,6 @@ def load(plan: ExecutorPlan) -> list[Instance]:
         from server.executor.batch_axes_backend import BatchAxesBackend
 
         backend = BatchAxesBackend(backend, plan.batch_axes)
-    inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
-    outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     rows_mode = plan.arena.rows_mode
     cap = BatchCap(plan.arena, plan.name)
     if rows_mode:

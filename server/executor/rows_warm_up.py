@@ -43,7 +43,7 @@ def warm_up_rows(
             run = backend.prepare(
                 [zeros(spec, rows, memory) for spec in inputs], [zeros(spec, rows, memory) for spec in outputs]
             )
-            times_ns = _times_ns(run, begun_ns + REPEAT_BUDGET_NS, clock)
+            times_ns = run_times_ns(run, begun_ns + REPEAT_BUDGET_NS, clock)
         except REFUSALS as error:
             if is_out_of_memory(error):
                 if rows == 1:
@@ -74,7 +74,7 @@ def warm_up_rows(
         )
 
 
-def _times_ns(run: Run, until_ns: int, clock: Callable[[], int]) -> list[int]:
+def run_times_ns(run: Run, until_ns: int, clock: Callable[[], int]) -> list[int]:
     """How long the repetitions took, or the first run if there was no time for any."""
     times_ns: list[int] = []
     while len(times_ns) <= REPEATS:

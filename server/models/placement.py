@@ -13,6 +13,9 @@ nothing to do. The rules, in their order:
 Between BUSY and CALM nothing happens, so that a load at the edge does not make instances come and go. Weights count
 once for each device, however many instances a model has there. Equal choices are made by name: the same snapshot gives
 the same action always. No clock, no I/O.
+
+Of this `--device fastest` asks `fastest`. `decide` and `next_device`, for hosts with several devices, are proved in
+simulated worlds (tests/fast/test_placement_worlds.py); there the server still does what configurations say.
 """
 
 from __future__ import annotations

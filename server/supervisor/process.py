@@ -20,7 +20,7 @@ from server.errors import ConfigurationError
 from server.models.repository import ModelVersion, RepositoryError
 from server.models.settling import SETTLE_NS
 from server.models.sources import Repository
-from server.option_values import AUTO, CPU
+from server.option_values import AUTO, CPU, FASTEST
 from server.supervisor import announce, trial
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
@@ -66,7 +66,7 @@ def run(config: ServeConfig) -> int:
     status = _look_at(config, found)
     if status != EXIT_OK:
         return status
-    if config.device not in (AUTO, CPU):
+    if config.device not in (AUTO, FASTEST, CPU):
         why = trial.device_problem(config.device)
         if why:
             print(f"error: --device {config.device} cannot be used: {why}", file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from server.models.placement import fastest
 from tests.support import clients
 from tests.support.exposition import parse
 from tests.support.onnx_writer import Graph
@@ -60,7 +61,7 @@ def test_a_device_that_is_not_there_ends_the_server(device: str) -> None:
 
 def test_an_unknown_device_is_a_usage_error() -> None:
     done = serve("--device", "gpu")
-    assert done.returncode == os.EX_USAGE and "expected auto, strict, cpu, cuda" in done.stderr
+    assert done.returncode == os.EX_USAGE and "expected auto, strict, fastest, cpu, cuda" in done.stderr
 
 
 def test_the_cpu_is_shown_as_what_runs_the_model() -> None:
@@ -87,6 +88,36 @@ def test_explain_says_who_runs_each_node(tmp_path: Path) -> None:
         [*executable(), "explain", "--no-load", broken], capture_output=True, text=True, timeout=60, check=True
     )
     assert "# device: auto, " in plain.stdout and "nodes:" not in plain.stdout
+
+
+def test_fastest_takes_what_it_measured(tmp_path: Path) -> None:
+    """Whatever the measurement says here, the model runs there, and a model that names its device is left alone."""
+    python = clients.python("openvino")
+    for name in ("digits", "own"):
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        (tmp_path / "models" / name / "1" / "model.onnx").write_bytes(DIGITS.read_bytes())
+    (tmp_path / "models" / "own" / "config.pbtxt").write_text(
+        'optimization { execution_accelerators { cpu_execution_accelerator { name: "openvino" } } }\n'
+    )
+    command = [python, "-m", "server", "serve", str(tmp_path / "models"), "--device", "fastest", *ANY_PORT]
+    with running_command(tmp_path, *command, environment={"PYTHONPATH": str(ROOT)}) as server:
+        (line,) = [json.loads(text) for text in server.log().splitlines() if '"device_measured"' in text]
+        assert line["model"] == "digits" and set(line["rows_us"]) == {"cpu", "openvino"}
+        cells = {
+            device: [(int(rows), int(us * 1000)) for rows, us in times.items()]
+            for device, times in line["rows_us"].items()
+        }
+        assert line["device"] == fastest(cells, "cpu")
+        (device, _), *_ = nodes(server, "digits")
+        assert device.partition(":")[0] == line["device"]
+        assert list(nodes(server, "own")) == [("openvino:CPU", OPENVINO)]
+        assert len(probabilities(server, ROWS)) == 90
+
+
+def test_fastest_measures_nothing_where_there_is_only_the_cpu() -> None:
+    with running("--device", "fastest") as server:
+        assert '"device_measured"' not in server.log()
+        assert list(nodes(server, "digits")) == [("cpu", "CPUExecutionProvider")]
 
 
 def test_openvino_runs_models_and_answers_as_the_cpu_does(tmp_path: Path) -> None:
