@@ -223,7 +223,7 @@ def test_devices(text: str, expected: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "openvino:TPU", "CPU", "auto:1"])
 def test_other_devices_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="expected auto, strict, cpu, cuda"):
+    with pytest.raises(ValueError, match="expected auto, strict, fastest, cpu, cuda"):
         device(text)
 
 
