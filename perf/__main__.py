@@ -162,8 +162,8 @@ class Session:
         models = loading.write_models(self.folder / "loading", onnx_writer.mlp())
         request = wire.infer_binary("mlp")
         with self.server(models, extra=loading.SERVER_OPTIONS) as server:
-            pair_count = 4 * self.blocks
-            self.measure("P17", "P17", lambda: loading.beside_a_load(server, request, self.load, pair_count))
+            heavy, pair_count = models / loading.HEAVY / "1" / "model.onnx", 4 * self.blocks
+            self.measure("P17", "P17", lambda: loading.beside_a_load(server, request, self.load, heavy, pair_count))
 
     def starts(self) -> None:
         commands = {"P14s": self.command}

@@ -1,9 +1,16 @@
-"""P17: what requests of one model notice of another one of 200 MB that loads on the same core."""
+"""P17: what requests of one model notice of another one of 200 MB that loads on the same core.
+
+Beside it what they notice of a bare ONNX Runtime that loads the same file there, in the scheduling class that always
+gives way: the kernel does not interrupt a process that reads four megabytes at a time.
+"""
 
 from __future__ import annotations
 
 import array
+import os
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -60,7 +67,50 @@ def change(server: Headrace, call: str) -> float:
     return time.perf_counter() - began
 
 
-def beside_a_load(server: Headrace, request: wire.Request, load: Load, pair_count: int) -> Cell:
+#: Loads the model named by its argument when it gets a line, and says when it is ready and when it is done.
+_BARE_LOAD = """
+import os, sys
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+import onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+print(flush=True)
+sys.stdin.readline()
+session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+class BareLoad:
+    """ONNX Runtime alone in a process of the idle class, on one core."""
+
+    def __init__(self, model: Path, cpu: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _BARE_LOAD, str(model)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
+        )
+        self._said()
+
+    def _said(self) -> None:
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise RuntimeError("ONNX Runtime did not load the model")
+
+    def load(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._said()
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def beside_a_load(server: Headrace, request: wire.Request, load: Load, heavy: Path, pair_count: int) -> Cell:
     """p99 while the heavy model loads over p99 just before, in windows as long as a load takes."""
     probe(server, request)
     process_count = len(server.pids())
@@ -79,6 +129,7 @@ def beside_a_load(server: Headrace, request: wire.Request, load: Load, pair_coun
 
     quiet: list[Segment] = []
     busy: list[Segment] = []
+    bare: list[Segment] = []
     loads_s: list[float] = []
     window()
     for _ in range(pair_count):
@@ -89,8 +140,15 @@ def beside_a_load(server: Headrace, request: wire.Request, load: Load, pair_coun
         busy.append(window())
         loading.join()
         unload()
+        other = BareLoad(heavy, load.server_cpu)
+        loading = threading.Thread(target=other.load)
+        loading.start()
+        bare.append(window())
+        loading.join()
+        other.end()
     ratios = [a.p99_us / b.p99_us for a, b in zip(busy, quiet, strict=True)]
     before, during = (statistics.median(segment.p99_us for segment in side) for side in (quiet, busy))
+    bare_ratio = statistics.median(a.p99_us / b.p99_us for a, b in zip(bare, quiet, strict=True))
     bad = bad_answers(quiet + busy)
     return Cell(
         "P17",
@@ -98,6 +156,7 @@ def beside_a_load(server: Headrace, request: wire.Request, load: Load, pair_coun
         f"p99 {during:.0f} µs while it loads",
         f"p99 {before:.0f} µs before",
         stats.median_interval(ratios),
+        f"while ONNX Runtime alone loads it in the idle class {bare_ratio:.2f} x, "
         f"a load takes {statistics.median(loads_s):.2f} s" + (f", {bad} answers were not 200 or lost" if bad else ""),
         bad,
         {
@@ -105,5 +164,6 @@ def beside_a_load(server: Headrace, request: wire.Request, load: Load, pair_coun
             "loads_s": loads_s,
             "before_us": [s.p99_us for s in quiet],
             "during_us": [s.p99_us for s in busy],
+            "bare_us": [s.p99_us for s in bare],
         },
     )

@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from server import log
+from server import log, yielding
 from server._fast.layout import Arena, Control
 from server.executor.backend import DeviceLostError, LoadError, OutOfMemoryError
 from server.executor.limits import limit_executor
 from server.executor.run_failures import Failure, failure_of
-from server.executor.yielding import yielding
 from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 from server.models.shape_rules import NO_PADDING, Padding
@@ -94,17 +93,17 @@ def plan_of(values: dict[str, Any], **others: Any) -> ExecutorPlan:
 
 
 def main(plan: ExecutorPlan) -> int:
-    """Serves the lane; the exit status. Called in a fresh child of the supervisor."""
+    """Serves the lane; the exit status. Called in a fresh child of the supervisor that gives way until it is loaded."""
     limit_executor(has_accelerator=bool(plan.session.providers))
     # numpy's library for linear algebra would start a thread for every processor, which nothing here would use.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        with yielding():
-            serve = [instance.runner.serve for instance in load(plan)]
+        serve = [instance.runner.serve for instance in load(plan)]
     except Exception as error:
         return note_load_failure(plan, error)
     if plan.is_trial:
         return 0
+    yielding.end()
     stopped = threading.Event()
     done_read, done_write = os.pipe()
 

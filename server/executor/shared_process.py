@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from server import log
+from server import log, yielding
 from server._fast.lane_sharing import Sharing
 from server._fast.layout import Arena, Control
 from server._fast.shared_lanes import SharedLanes
@@ -41,7 +41,6 @@ from server.executor.process import (
     plan_of,
 )
 from server.executor.shared_serve import SharedServe, Turns
-from server.executor.yielding import in_short_slices
 from server.models.plan_document import from_document
 
 #: Of lane_sharing.pxd.
@@ -89,6 +88,7 @@ def main(plan: SharedPlan) -> int:
     # In the main thread, before there is anybody to wait for it; what is loaded here stays.
     importlib.import_module("server.executor.onnx_backend")
     gc.freeze()
+    yielding.end()
     return SharedProcess(plan).run()
 
 
@@ -199,7 +199,7 @@ class SharedProcess:
             place = next((place for place in range(MAX_LANES) if place not in self._held), None)
             if place is None:
                 raise ValueError(f"an executor serves at most {MAX_LANES} models: start with --executors per-model")
-            with in_short_slices():
+            with yielding.in_short_slices():
                 instances = load(plan)
         except Exception as error:
             self._dropped.discard(number)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from server import log
+from server import log, yielding
 
 #: PyInstaller's and Python's own exit status for an unhandled error.
 EXIT_CRASHED = 70
@@ -71,8 +71,11 @@ def short_stack(text: str) -> str:
     return " | ".join(" < ".join(thread) for thread in threads if thread)
 
 
-def start_child(role: str, comm: str, main: Callable[[], int], shed: Callable[[], None]) -> Child:
+def start_child(
+    role: str, comm: str, main: Callable[[], int], shed: Callable[[], None], *, gives_way: bool = False
+) -> Child:
     """Forks a child that runs `main` and exits with its result; `shed` closes in the child what is not its own.
+    gives_way: until the child calls yielding.end(), those who serve go before it.
 
     The caller must have one thread. The child ignores SIGINT and SIGTERM: those are for the supervisor, which tells its
     children through shared memory. Raises OSError when the system has no process or descriptor left.
@@ -96,6 +99,10 @@ def start_child(role: str, comm: str, main: Callable[[], int], shed: Callable[[]
             raise
     status = EXIT_CRASHED
     try:
+        if gives_way:
+            yielding.begin()
+        else:
+            yielding.end()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

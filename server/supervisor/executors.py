@@ -120,6 +120,7 @@ class Executors:
                 f"headrace-e{lane.number}",
                 functools.partial(self._owner.executor_main, lane, lane.group is not None),
                 shed,
+                gives_way=True,
             )
         except OSError as error:
             # The children that live serve on.

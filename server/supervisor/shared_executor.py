@@ -196,6 +196,7 @@ class SharedExecutor:
                 f"headrace-e-{self.group}"[:15],
                 lambda: self._owner.shared_executor_main(self, lanes, theirs),
                 shed,
+                gives_way=True,
             )
         except OSError as error:
             for end in ends:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +30,6 @@ def ended(
         return [SimpleNamespace(runner=SimpleNamespace(serve=serve)) for serve in load(plan)]
 
     monkeypatch.setattr(process, "load", instances)
-    monkeypatch.setattr(process, "yielding", contextlib.nullcontext)
     tensor = (2, 1, [-1])
     arena = Arena.create(
         inputs=[tensor], outputs=[tensor], rows_mode=True, row_capacity=1, slab_count=2, owner_count=1,

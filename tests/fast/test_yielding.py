@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.executor import yielding
+from server import yielding
 from tests.support.faults import wait_until
 
 
@@ -27,38 +27,45 @@ def pool() -> Iterator[threading.Thread]:
     thread.join()
 
 
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    yield
+    yielding.end()
+
+
 def test_everything_is_as_before_afterwards(pool: threading.Thread) -> None:
     before = os.sched_getscheduler(0)
-    with yielding.yielding():
-        inside = os.sched_getscheduler(0)
-        pool.start()
+    yielding.begin()
+    inside = os.sched_getscheduler(0)
+    pool.start()
+    yielding.end()
     assert inside in (os.SCHED_IDLE, before)
     assert classes() == {before}
 
 
-def test_an_error_leaves_nothing_behind() -> None:
-    with pytest.raises(KeyError), yielding.yielding():
-        raise KeyError
-    assert classes() == {os.SCHED_OTHER}
+def test_the_end_of_what_did_not_begin() -> None:
+    before = classes()
+    yielding.end()
+    assert classes() == before
 
 
 def test_the_idle_class_is_left_in_time(pool: threading.Thread) -> None:
     if not yielding.may_come_back():
         pytest.skip("this process may not leave the idle class")
-    with yielding.yielding(0.05):
-        assert os.sched_getscheduler(0) == os.SCHED_IDLE
-        pool.start()
-        wait_until(lambda: classes() == {os.SCHED_OTHER}, "everybody out of the idle class")
+    yielding.begin(0.05)
+    assert os.sched_getscheduler(0) == os.SCHED_IDLE
+    pool.start()
+    wait_until(lambda: classes() == {os.SCHED_OTHER}, "everybody out of the idle class")
 
 
 def test_without_the_right_to_come_back_nobody_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yielding, "may_come_back", lambda: False)
-    with yielding.yielding():
-        assert classes() == {os.SCHED_OTHER}
+    yielding.begin()
+    assert classes() == {os.SCHED_OTHER}
 
 
 def test_a_slice_that_the_kernel_does_not_know_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yielding, "_SYSTEM_CALLS", {})
     assert yielding.set_slice(0, yielding.SLICE_NS) is False
-    with yielding.yielding():
-        pass
+    yielding.begin()
+    yielding.end()

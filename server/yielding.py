@@ -1,10 +1,10 @@
-"""While a model loads, its executor gives way: whoever serves on the same core gets it at once.
+"""An executor gives way from its first moment until its model is loaded.
 
 A thread that wakes up may have to wait until the running one has used up its slice, some milliseconds, and requests of
-other models would notice. Where this process may take it back afterwards (a privilege), loading runs in the idle
-class, which gives way at once, but for IDLE_S at the most: on a machine without a moment to spare it would never end.
-Else, and after that, it runs in slices of a tenth of a millisecond, which Linux since 6.12 gives to any thread that
-asks with sched_setattr(2); its share of the core stays what it was.
+models that are served on the same core would notice. Where an executor may take it back afterwards (a privilege), it
+loads in the idle class, which gives way at once, but for IDLE_S at the most: on a machine without a moment to spare it
+would never end. Else, and after that, it runs in slices of a tenth of a millisecond, which Linux since 6.12 gives to
+any thread that asks with sched_setattr(2); its share of the core stays what it was.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _SYSTEM_CALLS = {"x86_64": 314, "aarch64": 274}
 #: struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
 _ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 _PLAIN = os.sched_param(0)
+#: Ends the stay in the idle class.
+_timer: threading.Timer | None = None
 
 
 def set_slice(thread: int, slice_ns: int) -> bool:
@@ -63,26 +65,29 @@ def _everybody(slice_ns: int) -> None:
             set_slice(int(name), slice_ns)
 
 
-@contextlib.contextmanager
-def yielding(idle_s: float = IDLE_S) -> Iterator[None]:
-    """For a block; threads that it starts give way, too, until its end. Leaves alone who was given another class."""
+def begin(idle_s: float = IDLE_S) -> None:
+    """This process and the threads that it starts give way until end(). Leaves alone who was given another class."""
+    global _timer
     if os.sched_getscheduler(0) != os.SCHED_OTHER:
-        yield
         return
     set_slice(0, SLICE_NS)
-    timer: threading.Timer | None = None
-    if may_come_back():
-        timer = threading.Timer(idle_s, _everybody, (SLICE_NS,))
-        timer.daemon = True
-        timer.start()
-        os.sched_setscheduler(0, os.SCHED_IDLE, _PLAIN)
-    try:
-        yield
-    finally:
-        if timer is not None:
-            timer.cancel()
-            timer.join()
-        _everybody(0)
+    if not may_come_back():
+        return
+    _timer = threading.Timer(idle_s, _everybody, (SLICE_NS,))
+    _timer.daemon = True
+    # The class first: what starts a thread takes its time, too.
+    os.sched_setscheduler(0, os.SCHED_IDLE, _PLAIN)
+    _timer.start()
+
+
+def end() -> None:
+    """All threads of this process are as they were before begin(), without which nothing happens."""
+    global _timer
+    if _timer is not None:
+        _timer.cancel()
+        _timer.join()
+        _timer = None
+    _everybody(0)
 
 
 @contextlib.contextmanager
