@@ -48,6 +48,7 @@ cdef class Frontend(Turn):
     cdef list due_lanes
     cdef bint turn_scheduled
     cdef uint64_t turn_began_ns
+    cdef uint64_t refusing_until_ns  # how long turns rest after a refusal; 0: they do not
     cdef uint64_t timer_ns         # when on_deadline() is due; 0: it is not
     cdef object timer
     cdef object deadline_call

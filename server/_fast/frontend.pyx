@@ -30,8 +30,10 @@ cdef extern from "<malloc.h>" nogil:
 cdef uint64_t LAG_MEMORY_NS = 20000000
 #: A turn with so many answers is worth its wake-up.
 cdef size_t FULL_TURN = 32
-#: How long a worker that refuses rests.
+#: How long a worker that refuses rests,
 cdef long REST_NS = 2000000
+#: and for how long after a refusal it does.
+cdef uint64_t REFUSING_NS = 50000000
 #: How late a deadline may be noticed; also the least time between two looks.
 cdef uint64_t DEADLINE_STEP_NS = 2000000
 
@@ -217,17 +219,24 @@ cdef class Frontend(Turn):
                     peer.end_turn()
                 except Exception as error:
                     self.peer_failed(peer, error)
-        if self.refused_count:
+        if self.refused_count or self.refusing_until_ns:
             self.rest(peer_count)
         # The longest turn of late: it is how long bytes may have waited in a socket, and how long answers may.
         self.lag_ns = max(now_ns() - self.turn_began_ns, self.lag_ns - self.lag_ns // 8)
 
     cdef void rest(self, size_t peer_count) noexcept:
-        """After a turn that refused requests and did little else: leaves the core to the executors for a moment, so
-        that the next requests come together. Waking up for each of them costs more than refusing them.
+        """After a turn that did little, while requests are refused: leaves the core to the executors for a moment, so
+        that the next requests come together. What is admitted meanwhile waits for the present run anyway, and waking
+        up for each of them costs more than refusing them.
         """
         cdef timespec moment
-        self.refused_count = 0
+        cdef uint64_t now = now_ns()
+        if self.refused_count:
+            self.refused_count = 0
+            self.refusing_until_ns = now + REFUSING_NS
+        elif now > self.refusing_until_ns:
+            self.refusing_until_ns = 0
+            return
         if peer_count < FULL_TURN:
             moment.tv_sec = 0
             moment.tv_nsec = REST_NS
