@@ -77,7 +77,7 @@ typedef struct {
     uint64_t levels_offset;
     uint32_t level_count;   /* priority levels; 1 for a lane without */
     uint32_t default_level; /* 1 is the first: of requests that name none */
-    uint32_t is_ranked;     /* there are levels, or requests past their timeout go behind the others */
+    uint32_t is_ranked;     /* there are levels, or timeouts: those of requests that are past one change the order */
     uint8_t pad1[256 - 196];
 } ArenaHeader;
 

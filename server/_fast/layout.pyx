@@ -184,7 +184,7 @@ cdef class Arena(Segment):
         h.quarantine_offset = align(h.stats_offset + (owner_count + 1) * sizeof(StatsBlock), LINE)
         h.level_count = len(levels)
         h.default_level = default_level
-        h.is_ranked = len(levels) > 1 or any([delays for _, _, _, delays, _ in levels])
+        h.is_ranked = len(levels) > 1 or any([delays or timeout_ns for _, _, timeout_ns, delays, _ in levels])
         h.levels_offset = align(h.quarantine_offset + QUARANTINE_ENTRIES * sizeof(QuarantineEntry), LINE)
         h.data_offset = align(h.levels_offset + h.level_count * sizeof(QueueLevel), PAGE)
         cdef uint64_t group_count = 0

@@ -164,6 +164,11 @@ DEQUEUE = st.tuples(st.just("take"), st.just(0), st.just(0))
     steps=[(("put", 0, 0), 0), (("put", 0, 30), 60), (("put", 0, 0), 0), (("take", 0, 0), 60), (("put", 0, 0), 30)]
     + [(("take", 0, 0), 60)] * 3,
 )
+@example(  # a late one behind one that is not, and no other level
+    policies=[Policy(timeout=50, allow_override=True)],
+    default=1,
+    steps=[(("put", 0, 0), 0), (("put", 0, 30), 0), (("take", 0, 0), 30)],
+)
 def test_requests_are_served_in_tritons_order(
     policies: list[Policy], default: int, steps: list[tuple[tuple[str, int, int], int]]
 ) -> None:
