@@ -27,7 +27,7 @@ from server._fast.http1 cimport (
 )
 from server._fast.http1_body cimport BODY_DONE, BODY_PAUSED, Http1Body
 from server._fast.http1_input cimport (
-    CLOSED, FIRST_OWN_BYTES, LINGER, READ_BODY, READ_CODED, READ_HEAD, READ_ROWS, SKIP_BODY, Http1Input,
+    CLOSED, LINGER, READ_BODY, READ_CODED, READ_HEAD, READ_ROWS, SKIP_BODY, Http1Input, own_room,
 )
 from server._fast.http1_output cimport MAX_PIPELINED
 from server._fast.http1_reply cimport http1_write_continue, http1_write_error
@@ -164,7 +164,7 @@ cdef class Http1Connection(Http1Input):
             return self.keep(p + used, n - used, n - used)
         if p == self.frontend.scratch and self.begin_rows(p + used, n - used):
             return 0
-        return self.keep(p + used, n - used, min(self.need_bytes, max(4 * (n - used), FIRST_OWN_BYTES)))
+        return self.keep(p + used, n - used, own_room(4 * (n - used), self.need_bytes))
 
     cdef Py_ssize_t consume(self, const char* p, size_t n) except -1:
         """Takes as many whole requests as there are, as far as answers may wait; how many bytes were used up."""

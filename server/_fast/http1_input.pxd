@@ -20,6 +20,12 @@ cdef enum:
     FIRST_OWN_BYTES = 1048576
 
 
+cdef inline size_t own_room(size_t wanted_bytes, size_t need_bytes) noexcept nogil:
+    """How much memory a request of need_bytes gets, of which so much is wanted for what has come."""
+    cdef size_t least = FIRST_OWN_BYTES  # an enum is an int
+    return min(need_bytes, max(wanted_bytes, least))
+
+
 cdef class Http1Input(Http1Answer):
     cdef int state
     cdef char* own                 # a partial request: head and body as far as they are here

@@ -59,7 +59,7 @@ cdef class Http1Input(Http1Answer):
         """Goes on with the body in the connection's own memory: what has come of it is copied from the rows."""
         cdef size_t had = self.own_bytes, n = had + self.rows.got_bytes
         self.state = READ_BODY
-        self.keep(NULL, 0, min(self.need_bytes, max(2 * n, FIRST_OWN_BYTES)))
+        self.keep(NULL, 0, own_room(2 * n, self.need_bytes))
         memcpy(self.own + had, self.rows.rows, self.rows.got_bytes)
         self.own_bytes = n
         return self.drop_rows()

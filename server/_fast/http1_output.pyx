@@ -143,8 +143,9 @@ cdef class Http1Output(PeerOutput):
     cdef int write_refusal(self, int slot, const InferError* error) except -1:
         """The answer to an inference that cannot be given."""
         cdef int status = error_status(error.code)
+        cdef int after_s = error.retry_after_s if error.retry_after_s > 0 else 1
         cdef char line[32]
-        snprintf(line, sizeof(line), b"Retry-After: %d\r\n", max(error.retry_after_s, 1))
+        snprintf(line, sizeof(line), b"Retry-After: %d\r\n", after_s)
         return self.write_error(slot, status, error.text, error.n, line if status == 503 else NULL)
 
     cdef int flush(self) except -1:
