@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from server import __version__
 
 #: Written by the build (tools/build_info.py); part of the executable.
 RECORD = Path(__file__).with_name("_build.json")
+
+
+def is_executable() -> bool:
+    """Whether this is the one executable (or directory): no package can be added to it."""
+    return bool(getattr(sys, "frozen", False))
 
 
 def build_info(record: Path = RECORD) -> dict[str, str]:

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 
-from server.build_info import build_info
+from server.build_info import build_info, is_executable
 from server.cli_parser import Parser
 
 
@@ -34,7 +34,7 @@ def full_info() -> dict[str, str]:
         if version is not None:
             info[package] = version
     info["runtime"] = f"Python {platform.python_version()}, {platform.system()} {platform.release()}"
-    info["executable"] = "one file" if getattr(sys, "frozen", False) else sys.prefix
+    info["executable"] = "one file" if is_executable() else sys.prefix
     return info
 
 

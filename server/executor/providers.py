@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from server.build_info import is_executable
 from server.executor.backend import LoadError
 from server.models.providers import CPU_PROVIDER, CUDA, GPU_SIGNS, OPENVINO, TENSORRT, Provider, of_device
 from server.option_values import AUTO, STRICT
@@ -29,13 +30,21 @@ _LIBRARIES = {
     OPENVINO: "libonnxruntime_providers_openvino.so",
 }
 _PACKAGES = {CUDA: "onnxruntime-gpu", TENSORRT: "onnxruntime-gpu", OPENVINO: "onnxruntime-ep-openvino"}
-#: The beginning of a library's name -> where it comes from.
+#: What an executable with the provider is built with: it takes in no plug-ins.
+_RUNTIMES = {**_PACKAGES, OPENVINO: "onnxruntime-openvino"}
+#: The beginning of a library's name -> what it is part of, what to do, and a package that has it.
 _SOURCES = (
-    ("libcuda.so", "the NVIDIA driver: install it on the host, and run containers with --gpus or the NVIDIA runtime"),
-    ("libcudnn", "cuDNN: pip install onnxruntime-gpu[cuda,cudnn], or the distribution's package of cuDNN 9"),
-    ("libcu", "the CUDA toolkit: pip install onnxruntime-gpu[cuda,cudnn], or the distribution's package"),
-    ("libnv", "TensorRT: pip install tensorrt, or the distribution's package"),
-    ("libopenvino", "OpenVINO: pip install onnxruntime-ep-openvino"),
+    (
+        "libcuda.so",
+        "the NVIDIA driver",
+        "install it on the host, and run containers with --gpus or the NVIDIA runtime",
+        "",
+    ),
+    ("libcudnn", "cuDNN", "the distribution's package of cuDNN 9", "onnxruntime-gpu[cuda,cudnn]"),
+    ("libcu", "the CUDA toolkit", "the distribution's package", "onnxruntime-gpu[cuda,cudnn]"),
+    ("libnv", "TensorRT", "the distribution's package", "tensorrt"),
+    ("libopenvino", "OpenVINO", "its libraries in a folder of LD_LIBRARY_PATH", "onnxruntime-ep-openvino"),
+    ("", "the package that has it", "", ""),
 )
 #: Providers that need CUDA: libraries that the provider's opens by name in time, so that it can be loaded without.
 _OPENED_LATER = {CUDA: ("libcudnn.so.9",), TENSORRT: ()}
@@ -66,7 +75,7 @@ def choose(ort: Any, configured: Sequence[Provider], device: str, signs: Iterabl
     if not why:
         return _all_of(ort, gpu)
     if device == STRICT:
-        raise LoadError(f"--device strict: no accelerator works here: {why}")
+        raise LoadError(f"no accelerator works here: {why}")
     # Without a GPU, and without a build for one, the CPU is what everybody expects.
     is_expected = CUDA not in ort.get_available_providers() and not any(sign.exists() for sign in signs)
     return Choice(fallback="" if is_expected else why)
@@ -94,9 +103,13 @@ def problem(ort: Any, provider: Provider) -> str:
     if provider.name not in there:
         if provider.name == OPENVINO and _has_plugin():
             return _plugin_problem(ort, dict(provider.options).get("device_type", "CPU"))
+        found, fix = "", f"pip install {_PACKAGES[provider.name]}"
+        if is_executable():
+            found, runtime = "this executable, which carries ", _RUNTIMES[provider.name]
+            fix = f"run headrace from a Python environment with {runtime}, or build the executable in one"
         return (
-            f"expected: {provider.name} for {provider.device}; found: ONNX Runtime {ort.__version__} with "
-            f"{', '.join(there)}; fix: pip install {_PACKAGES[provider.name]}, or --device cpu"
+            f"expected: {provider.name} for {provider.device}; found: {found}ONNX Runtime {ort.__version__} with "
+            f"{', '.join(there)}; fix: {fix}, or --device cpu"
         )
     folder = Path(ort.__file__).parent / "capi"
     library = folder / _LIBRARIES[provider.name]
@@ -109,11 +122,18 @@ def problem(ort: Any, provider: Provider) -> str:
         return ""
     paths = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
     searched = [str(folder), *paths, *packages, "the system's libraries"]
-    source = next((text for start, text in _SOURCES if missing.startswith(start)), "the package that has it")
     return (
         f"expected: {missing} for {provider.device}; found: none in {', '.join(searched)}; fix: it is part of "
-        f"{source}; or --device cpu"
+        f"{_source(missing)}; or --device cpu"
     )
+
+
+def _source(missing: str) -> str:
+    """Where a library comes from."""
+    whole, fix, package = next(of for start, *of in _SOURCES if missing.startswith(start))
+    if package and not is_executable():
+        fix = f"pip install {package}, or {fix}"
+    return f"{whole}: {fix}" if fix else whole
 
 
 def _preloaded(ort: Any) -> bool:

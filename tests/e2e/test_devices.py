@@ -56,6 +56,7 @@ def test_a_device_that_is_not_there_ends_the_server(device: str) -> None:
     done = serve("--device", device)
     assert done.returncode == os.EX_UNAVAILABLE
     assert done.stderr.startswith(f"error: --device {device} cannot be used: "), done.stderr
+    assert done.stderr.count(f"--device {device}") == 1, done.stderr
     assert "expected: " in done.stderr and "fix: " in done.stderr and "--device cpu" in done.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,7 +75,7 @@ def test_auto_falls_back_and_says_why_and_strict_does_not(tmp_path: Path) -> Non
     ort = runtime(CUDA, folder=tmp_path)
     choice = providers.choose(ort, (), "auto")
     assert choice.builtin == () and "libcudnn.so.9999" in choice.fallback
-    with pytest.raises(LoadError, match=r"--device strict: no accelerator works here: .*libcudnn.so.9999"):
+    with pytest.raises(LoadError, match=r"^no accelerator works here: .*libcudnn.so.9999"):
         providers.choose(ort, (), "strict")
 
 
@@ -189,6 +190,36 @@ def test_what_is_not_in_the_build_is_named() -> None:
         f"expected: {TENSORRT} for tensorrt:1; found: ONNX Runtime 1.32.0 with AzureExecutionProvider, "
         "CPUExecutionProvider; fix: pip install onnxruntime-gpu, or --device cpu"
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "provider", "package"),
+    [
+        ("strict", f"{CUDA} for cuda:0", "onnxruntime-gpu"),
+        ("tensorrt", f"{TENSORRT} for tensorrt:0", "onnxruntime-gpu"),
+        ("openvino", f"{OPENVINO} for openvino:CPU", "onnxruntime-openvino"),
+    ],
+)
+def test_an_executable_without_the_provider_does_not_send_to_pip(
+    monkeypatch: pytest.MonkeyPatch, device: str, provider: str, package: str
+) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(providers, "_has_plugin", lambda: False)
+    with pytest.raises(LoadError) as refused:
+        providers.choose(runtime(), of_device(device), device)
+    assert str(refused.value).removeprefix("no accelerator works here: ") == (
+        f"expected: {provider}; found: this executable, which carries ONNX Runtime 1.32.0 with CPUExecutionProvider; "
+        f"fix: run headrace from a Python environment with {package}, or build the executable in one, or --device cpu"
+    )
+
+
+@pytest.mark.parametrize("missing", ["libcudnn.so.9", "libcublasLt.so.12", "libnvinfer.so.10", "libopenvino.so.2500"])
+def test_nor_for_a_library(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    outside = providers._source(missing)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    inside = providers._source(missing)
+    assert "pip install" in outside and "pip" not in inside
+    assert inside.split(": ")[0] == outside.split(": ")[0] and inside.split(": ")[1] in outside
 
 
 def test_a_session_that_does_without_is_refused() -> None:
