@@ -157,7 +157,8 @@ def missing_library(library: Path) -> str:
     try:
         ctypes.CDLL(str(library), mode=os.RTLD_LAZY | os.RTLD_LOCAL)
     except OSError as error:
-        found = _MISSING.search(str(error))
+        # In the executable ctypes is wrapped, and the linker's words stand in the cause.
+        found = _MISSING.search(str(error.__cause__ or error))
         return found[1] if found else ""
     return ""
 

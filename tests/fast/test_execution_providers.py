@@ -213,6 +213,21 @@ def test_an_executable_without_the_provider_does_not_send_to_pip(
     )
 
 
+def test_in_the_executable_too_the_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyInstaller's CDLL raises an error of its own from the linker's."""
+    made = library(tmp_path, "libonnxruntime_providers_cuda.so", "libcublasLt.so.7777")
+    real = ctypes.CDLL
+
+    def wrapped(name: str, **others: int) -> ctypes.CDLL:
+        try:
+            return real(name, **others)
+        except OSError as error:
+            raise OSError(f"Failed to load dynlib/dll {name!r}") from error
+
+    monkeypatch.setattr(ctypes, "CDLL", wrapped)
+    assert providers.missing_library(made) == "libcublasLt.so.7777"
+
+
 @pytest.mark.parametrize("missing", ["libcudnn.so.9", "libcublasLt.so.12", "libnvinfer.so.10", "libopenvino.so.2500"])
 def test_nor_for_a_library(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     outside = providers._source(missing)
