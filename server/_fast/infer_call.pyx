@@ -213,10 +213,12 @@ cdef class LaneClient(LaneAdmission):
         if deadline_ns and deadline_ns <= now_ns():
             self.refused(REASON_TIMEOUT)
             return infer_fail(err, INFER_DEADLINE, "%s", EXPIRED)
-        if deadline_ns and (self.request.rows > 1 or self.request.timeout_us) and self.refuse(
+        if (
+            self.v.level_count > 1 or (deadline_ns and (self.request.rows > 1 or self.request.timeout_us))
+        ) and self.refuse(
             self.predict(call.arrived_ns, deadline_ns, level, self.request.rows, self.turn.lag_ns), err
         ) < 0:
-            # The head did not say how much it is, or how little time it has.
+            # The head did not say how much it is, how little time it has, or behind whom it waits.
             return -1
         call.deadline_ns = deadline_ns
         call.keep_request(&self.request)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,8 @@ pytestmark = pytest.mark.slow
 ROWS = 16
 CONNECTIONS, REQUESTS = 32, 25
 DEADLINE = b"40ms"
+#: A request that says no priority is of the second level.
+LEVELS = "max_batch_size: 64\ndynamic_batching { priority_levels: 2 default_priority_level: 2 }"
 UNARY = b"/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -133,3 +137,29 @@ def test_a_head_is_enough_for_a_refusal(server: Server) -> None:
         wire.socket.close()
     assert set(answers) <= {200, 503}
     assert metric(server, "headrace_late_executions_total") == 0
+
+
+def test_a_request_is_refused_for_what_waits_at_its_own_level(tmp_path: Path) -> None:
+    """Its level stands in the body: the head alone cannot tell."""
+
+    def asked(priority: int) -> bytes:
+        tensor = {"name": "x", "shape": [1, 2], "datatype": "INT64", "data": [1, 2]}
+        body = json.dumps({"inputs": [tensor], "parameters": {"priority": priority}}).encode()
+        return with_deadline(post("/v2/models/slow/infer", body), b"40ms")
+
+    root = write_repository(tmp_path, {"slow": oracle.model(busy_width=768)})
+    (root / "slow" / "config.pbtxt").write_text(LEVELS)
+    with running(root, "--workers", "1", "--intra-op-threads", "1") as server:
+        with stopped(server.pids("executor")[0]):
+            filling = [Wire(server.host, server.port) for _ in range(12)]
+            for serial, wire in enumerate(filling):
+                wire.send(question(1 + serial, 64).encoded())
+            wait_until(lambda: metric(server, "headrace_predicted_wait_seconds") > 0.05, "it takes its time")
+            with Wire(server.host, server.port) as wire:
+                assert wire.send(asked(2)).answer().status == 503
+                # What waits at the second level does not stand before it; but nobody runs it.
+                assert wire.send(asked(1)).answer().status == 504
+            assert metric(server, "headrace_rejected_total", reason="predicted_late") == 1
+        assert [wire.answer().status for wire in filling] == [200] * 12
+        for wire in filling:
+            wire.socket.close()
