@@ -14,12 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from server._fast.lane_executor import LaneExecutor
-from server._fast.layout import Arena
 from server.batching.padding import MOST_OVERHEAD_ELEMENTS, Lengths, RunCost, cheapest_runs, rounded
-from server.executor.backend import Backend, ModelError, ProducedTensor, TensorBuffer
-from server.executor.batch_cap import BatchCap
-from server.executor.runner import TensorSpec
+from server.executor.backend import ModelError, ProducedTensor, TensorBuffer
 from server.executor.shaped_runner import Request, ShapedRunner
 from server.models.shape_rules import Padding
 from server.protocol.datatypes import BY_CODE
@@ -33,15 +29,8 @@ def padded_runner(padding: Padding) -> Callable[..., ShapedRunner]:
     """A maker of runners for lanes with this padding: its instances share what they learn."""
     cost = RunCost()
 
-    def make(
-        lane: LaneExecutor,
-        arena: Arena,
-        backend: Backend,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        cap: BatchCap | None = None,
-    ) -> ShapedRunner:
-        runner = PaddedRunner(lane, arena, backend, inputs, outputs, cap)
+    def make(*parts: Any) -> ShapedRunner:
+        runner = PaddedRunner(*parts)
         runner.pad(padding, cost)
         return runner
 

@@ -42,10 +42,8 @@ class TensorSpec(NamedTuple):
     dims: tuple[int, ...]
 
 
-class RowsRunner:
-    """Batched models. A slab's rows are run in place; the binding of each (slab, first row, rows) is made once and
-    kept.
-    """
+class LaneRunner:
+    """One instance of a lane: what the runners of all modes have."""
 
     def __init__(
         self,
@@ -64,10 +62,26 @@ class RowsRunner:
         self._misfits = Misfits(self._cap)
         self._inputs = list(inputs)
         self._outputs = list(outputs)
-        self._runs: dict[tuple[int, int, int], Run] = {}
+        self._output_names = [spec.name for spec in outputs]
+        self._begin()
+
+    def _begin(self) -> None:
+        """What one kind of runner keeps besides."""
 
     def serve(self) -> None:
         """Runs until the lane shuts down."""
+        raise NotImplementedError
+
+
+class RowsRunner(LaneRunner):
+    """Batched models. A slab's rows are run in place; the binding of each (slab, first row, rows) is made once and
+    kept.
+    """
+
+    def _begin(self) -> None:
+        self._runs: dict[tuple[int, int, int], Run] = {}
+
+    def serve(self) -> None:
         lane, runs, cap = self._lane, self._runs, self._cap
         while (batch := lane.next_batch()) is not None:
             slab, row_count, live_count, attempts = batch
@@ -214,28 +228,10 @@ class _Scratch:
             ctypes.memmove(in_slab, here, self._row_bytes)
 
 
-class SingleRunner:
+class SingleRunner(LaneRunner):
     """Models without a usable batch axis: one request per slab, shapes as they came, outputs as they come out."""
 
-    def __init__(
-        self,
-        lane: LaneExecutor,
-        arena: Arena,
-        backend: Backend,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        cap: BatchCap | None = None,
-    ) -> None:
-        """cap: of all instances of the executor."""
-        self._lane = lane
-        self._arena = arena
-        self._backend = backend
-        self._cap = cap or BatchCap(arena)
-        self._inputs = list(inputs)
-        self._output_names = [spec.name for spec in outputs]
-
     def serve(self) -> None:
-        """Runs until the lane shuts down."""
         lane = self._lane
         while (batch := lane.next_batch()) is not None:
             slab, _, live_count, attempts = batch

@@ -13,12 +13,8 @@ from collections.abc import Sequence
 from time import monotonic_ns
 
 from server import log
-from server._fast.lane_executor import LaneExecutor
-from server._fast.layout import Arena
 from server.executor.backend import REFUSALS, Backend, ModelError, ProducedTensor, TensorBuffer, is_out_of_memory
-from server.executor.batch_cap import BatchCap
-from server.executor.misfits import Misfits
-from server.executor.runner import ALONE_ATTEMPTS, TensorSpec, fail_row, output_refused, zeros
+from server.executor.runner import ALONE_ATTEMPTS, LaneRunner, TensorSpec, fail_row, output_refused, zeros
 from server.models.repository import MAX_RANK
 from server.protocol.datatypes import BY_CODE
 
@@ -33,33 +29,16 @@ NOT_ROW_BY_ROW_TEXT = "outputs do not follow the batch axis: requests are run on
 REMEMBERED_SHAPES = 4096
 
 
-class ShapedRunner:
+class ShapedRunner(LaneRunner):
     """One instance of such a lane."""
 
-    def __init__(
-        self,
-        lane: LaneExecutor,
-        arena: Arena,
-        backend: Backend,
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
-        cap: BatchCap | None = None,
-    ) -> None:
-        """cap: of all instances of the executor."""
-        self._lane = lane
-        self._arena = arena
-        self._backend = backend
-        self._cap = cap or BatchCap(arena)
-        self._misfits = Misfits(self._cap)
-        self._inputs = list(inputs)
-        self._output_names = [spec.name for spec in outputs]
-        self._item_bytes = [BY_CODE[spec.datatype].size_bytes for spec in outputs]
+    def _begin(self) -> None:
+        self._item_bytes = [BY_CODE[spec.datatype].size_bytes for spec in self._outputs]
         self._row_outputs: dict[RowDims, RowDims] = {}
         self._is_crowded = False
-        self._values = frozenset(arena.values)
+        self._values = frozenset(self._arena.values)
 
     def serve(self) -> None:
-        """Runs until the lane shuts down."""
         lane = self._lane
         while (batch := lane.next_batch()) is not None:
             slab, row_count, live_count, attempts = batch
