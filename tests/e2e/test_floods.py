@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import struct
 import threading
 import time
@@ -21,6 +20,7 @@ import pytest
 
 from tests.reference import infer_wire as wire_twin
 from tests.support import http2_frames as h2
+from tests.support.faults import wait_quiet
 from tests.support.h2_peer import Code, H2Peer
 from tests.support.onnx_writer import identity, write_repository
 from tests.support.server import Server, running
@@ -111,19 +111,6 @@ class Innocents:
 def resident_bytes(server: Server) -> int:
     (worker,) = server.pids("worker")
     return int(Path(f"/proc/{worker}/statm").read_text().split()[1]) * 4096
-
-
-def gauge(server: Server, name: str) -> float:
-    text = server.get("/metrics", port=server.metrics_port).body.decode()
-    return sum(float(value) for value in re.findall(rf"^headrace_{name}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE))
-
-
-def wait_quiet(server: Server) -> None:
-    """Only the scrape's own connection is open, and no row waits."""
-    deadline = time.monotonic_ns() + SETTLE_NS
-    while (state := (gauge(server, "connections"), gauge(server, "queue_depth"))) != (1, 0):
-        assert time.monotonic_ns() < deadline, f"connections and rows left: {state}\n{server.log()}"
-        time.sleep(0.02)
 
 
 def reset(stream: int) -> bytes:

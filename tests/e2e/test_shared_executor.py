@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_neighbours import Asker
+from tests.support.askers import greedy_batches
 from tests.support.faults import metric, open_descriptors, wait_until
 from tests.support.hostile_models import endless
 from tests.support.onnx_writer import identity, write_repository
@@ -106,28 +106,8 @@ def test_a_greedy_model_leaves_the_other_its_share(tmp_path: Path) -> None:
     """
     write_repository(tmp_path / "models", {"greedy": model(busy_width=256), "modest": model()})
     with running(tmp_path / "models", *SHARED, "--max-batch-size", "64") as server:
-        modest = Asker(server, "modest", 1)
-        crowd = [Asker(server, "greedy", 64) for _ in range(6)]
-        is_over = threading.Event()
-
-        def flood(asker: Asker) -> None:
-            while not is_over.is_set():
-                asker.ask()
-
-        threads = [threading.Thread(target=flood, args=(asker,)) for asker in crowd]
-        for thread in threads:
-            thread.start()
-        while sum(asker.answered for asker in crowd) < 12:
-            modest.ask()
-        before, count = sum(asker.answered for asker in crowd), 150
-        for _ in range(count):
-            modest.ask()
-        done = sum(asker.answered for asker in crowd) - before
-        is_over.set()
-        for thread in threads:
-            thread.join()
-        for asker in (modest, *crowd):
-            asker.link.close()
+        count = 150
+        done = greedy_batches(server, 6, 64, count)
         assert 0 < done <= 3 * count
 
 

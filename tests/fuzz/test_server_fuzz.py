@@ -13,7 +13,6 @@ import random
 import re
 import socket
 import struct
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -22,6 +21,7 @@ import pytest
 from tests.reference import infer_wire as wire_twin
 from tests.reference import tensor_proto as predict_twin
 from tests.support import http2_frames as h2
+from tests.support.faults import wait_quiet
 from tests.support.onnx_writer import identity, write_repository
 from tests.support.server import Server, running
 from tests.support.wire import LIVE, LIVE_BODY, Wire, chunked, infer, post
@@ -33,7 +33,6 @@ SEEDS = range(int(os.environ.get("HEADRACE_FUZZ_FROM", "0")), 60 * STRESS or 4)
 CONNECTIONS = 60
 #: How long a hostile client waits for an answer that may never come.
 PATIENCE_S = 0.03
-SETTLE_NS = 6_000_000_000
 ECHO = "/v2/models/echo/infer"
 MODEL_INFER = b"/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = b"/inference.GRPCInferenceService/ModelStreamInfer"
@@ -273,19 +272,6 @@ def hostile(r: random.Random) -> bytes:
 
 
 # ---- what must hold afterwards
-
-
-def gauge(server: Server, name: str) -> float:
-    text = server.get("/metrics", port=server.metrics_port).body.decode()
-    return sum(float(value) for value in re.findall(rf"^headrace_{name}\{{[^}}]*\}} (\S+)$", text, re.MULTILINE))
-
-
-def wait_quiet(server: Server) -> None:
-    """Only the scrape's own connection is open, and no row waits."""
-    deadline = time.monotonic_ns() + SETTLE_NS
-    while (state := (gauge(server, "connections"), gauge(server, "queue_depth"))) != (1, 0):
-        assert time.monotonic_ns() < deadline, f"connections and rows left: {state}\n{server.log()}"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -116,3 +116,11 @@ def metric(server: Server, name: str, **labels: str) -> float:
             found = True
     assert found, f"no metric {name} with {wanted}"
     return total
+
+
+def wait_quiet(server: Server) -> None:
+    """Until only the scrape's own connection is open and no row waits."""
+    deadline = time.monotonic() + 10
+    while (state := (metric(server, "headrace_connections"), metric(server, "headrace_queue_depth"))) != (1, 0):
+        assert time.monotonic() < deadline, f"connections and rows left: {state}\n{server.log()}"
+        time.sleep(_POLL_S)

@@ -197,6 +197,18 @@ def mlp(inputs: int = 64, hidden: int = 128, outputs: int = 10, seed: int = 1) -
     return graph.model()
 
 
+def _hidden_layers(graph: Graph, inputs: int, width: int, outputs: int, layers: int, rng: random.Random) -> None:
+    """From `x` to `y`; all hidden layers share one weight."""
+    graph.weights("w_in", [inputs, width], rng)
+    graph.weights("w", [width, width], rng)
+    graph.weights("w_out", [width, outputs], rng)
+    graph.node("MatMul", ["x", "w_in"], ["h0"])
+    for layer in range(layers):
+        graph.node("MatMul", [f"h{layer}", "w"], [f"m{layer}"])
+        graph.node("Tanh", [f"m{layer}"], [f"h{layer + 1}"])
+    graph.node("MatMul", [f"h{layers}", "w_out"], ["y"])
+
+
 def heavy(
     inputs: int = 64,
     width: int = 512,
@@ -211,14 +223,7 @@ def heavy(
     rng = random.Random(seed)
     graph = Graph("heavy")
     graph.input("x", "FP32", [-1, inputs])
-    graph.weights("w_in", [inputs, width], rng)
-    graph.weights("w", [width, width], rng)
-    graph.weights("w_out", [width, outputs], rng)
-    graph.node("MatMul", ["x", "w_in"], ["h0"])
-    for layer in range(layers):
-        graph.node("MatMul", [f"h{layer}", "w"], [f"m{layer}"])
-        graph.node("Tanh", [f"m{layer}"], [f"h{layer + 1}"])
-    graph.node("MatMul", [f"h{layers}", "w_out"], ["y"])
+    _hidden_layers(graph, inputs, width, outputs, layers, rng)
     graph.output("y", "FP32", [-1, outputs])
     return graph.model()
 
@@ -231,14 +236,7 @@ def variable_mlp(inputs: int = 16, width: int = 32, outputs: int = 8, layers: in
     rng = random.Random(seed)
     graph = Graph("variable_mlp")
     graph.input("x", "FP32", [-1, -1, inputs])
-    graph.weights("w_in", [inputs, width], rng)
-    graph.weights("w", [width, width], rng)
-    graph.weights("w_out", [width, outputs], rng)
-    graph.node("MatMul", ["x", "w_in"], ["h0"])
-    for layer in range(layers):
-        graph.node("MatMul", [f"h{layer}", "w"], [f"m{layer}"])
-        graph.node("Tanh", [f"m{layer}"], [f"h{layer + 1}"])
-    graph.node("MatMul", [f"h{layers}", "w_out"], ["y"])
+    _hidden_layers(graph, inputs, width, outputs, layers, rng)
     graph.node("ReduceMean", ["y"], ["mean"], axes=[1], keepdims=0)
     graph.output("y", "FP32", [-1, -1, outputs])
     graph.output("mean", "FP32", [-1, outputs])
