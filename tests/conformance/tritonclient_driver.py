@@ -1,4 +1,4 @@
-"""Runs NVIDIA's client a script for the interpreter of .venvs/tritonclient, nothing of ours is imported.
+"""Runs NVIDIA's client a script for the interpreter of .venvs/tritonclient, nothing of the server is imported.
 
     python tritonclient_driver.py FOLDER
 
@@ -12,39 +12,20 @@ arrays of the binary form. Results go to FOLDER/results.json and FOLDER/outputs.
 """
 
 import asyncio
-import json
-import struct
-import sys
-from pathlib import Path
 
-import ml_dtypes
-import numpy as np
 import tritonclient.http as http
 import tritonclient.http.aio as aio
-from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
+from tritonclient.utils import InferenceServerException
+from tritonclient_job import ClientJob, main
 
 
-class Job:
-    def __init__(self, folder):
-        self.folder = folder
-        description = json.loads((folder / "job.json").read_text())
-        self.url = description["url"]
-        self.steps = description["steps"]
-        with np.load(folder / "inputs.npz") as stored:
-            self.arrays = dict(stored)
-        self.outputs = {}
-
-    def run(self):
-        results = []
-        for step in self.steps:
-            if "call" in step:
-                results.append(self.call(step))
-            elif step["infer"] == "aio":
-                results.append({"replies": asyncio.run(self.infer_aio(step))})
-            else:
-                results.append({"replies": self.infer(step)})
-        (self.folder / "results.json").write_text(json.dumps(results))
-        np.savez(self.folder / "outputs.npz", **self.outputs)
+class Job(ClientJob):
+    def result_of(self, step):
+        if "call" in step:
+            return self.call(step)
+        if step["infer"] == "aio":
+            return {"replies": asyncio.run(self.infer_aio(step))}
+        return {"replies": self.infer(step)}
 
     def call(self, step):
         with http.InferenceServerClient(self.url) as client:
@@ -77,17 +58,8 @@ class Job:
                 )
                 for one in outputs
             ]
-        inputs = [self.input(module, one) for one in request["inputs"]]
+        inputs = [self.input(module, one, binary_data=one["binary"]) for one in request["inputs"]]
         return {"model_name": request["model"], "inputs": inputs, "outputs": outputs, **request.get("options", {})}
-
-    def input(self, module, one):
-        array = self.arrays[one["array"]]
-        if one["datatype"] == "BF16":
-            array = array.view(ml_dtypes.bfloat16)
-        if one["datatype"] == "BYTES":
-            array = deserialize_bytes_tensor(array.tobytes()).reshape(one["shape"])
-        made = module.InferInput(one["name"], list(array.shape), one["datatype"])
-        return made.set_data_from_numpy(array, binary_data=one["binary"])
 
     def take(self, ask, *arguments, **named):
         try:
@@ -99,19 +71,8 @@ class Job:
         for output in response["outputs"]:
             array = result.as_numpy(output["name"])
             output.pop("data", None)
-            keys[output["name"]] = key = f"output{len(self.outputs)}"
-            if output["datatype"] == "BF16":
-                array = array.view(np.uint16)
-            if output["datatype"] == "BYTES":
-                array = np.frombuffer(b"".join(element(one) for one in array.ravel()), np.uint8)
-            self.outputs[key] = array
+            keys[output["name"]] = self.keep(output["datatype"], array)
         return {"response": response, "outputs": keys}
-
-
-def element(one):
-    """A length and the bytes; the client makes text of what came as JSON."""
-    raw = one.encode() if isinstance(one, str) else bytes(one)
-    return struct.pack("<I", len(raw)) + raw
 
 
 def give(answer):
@@ -125,4 +86,4 @@ def failure(error):
 
 
 if __name__ == "__main__":
-    Job(Path(sys.argv[1])).run()
+    main(Job)

@@ -1,4 +1,4 @@
-"""Runs NVIDIA's gRPC client: a script for the interpreter of .venvs/tritonclient, nothing of ours is imported.
+"""Runs NVIDIA's gRPC client: a script for the interpreter of .venvs/tritonclient, nothing of the server is imported.
 
     python tritonclient_grpc_driver.py FOLDER
 
@@ -13,20 +13,16 @@ and with {"call": ..., "aio": true} for the asyncio client. Replies of a call ar
 
 import asyncio
 import contextlib
-import json
 import queue
-import struct
-import sys
-from pathlib import Path
 
 import grpc
-import ml_dtypes
 import numpy as np
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as aio
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
+from tritonclient_job import ClientJob, main
 
 #: Datatype -> (field of InferTensorContents, its number, dtype of the packed elements); None: a varint each.
 CONTENTS = {
@@ -46,28 +42,14 @@ CONTENTS = {
 TIMEOUT_S = 30
 
 
-class Job:
-    def __init__(self, folder):
-        self.folder = folder
-        description = json.loads((folder / "job.json").read_text())
-        self.url = description["url"]
-        self.steps = description["steps"]
-        with np.load(folder / "inputs.npz") as stored:
-            self.arrays = dict(stored)
-        self.outputs = {}
-
-    def run(self):
-        results = []
-        for step in self.steps:
-            if "call" in step:
-                results.append(asyncio.run(self.call_aio(step)) if step["arguments"].get("aio") else self.call(step))
-            elif step["infer"].startswith("aio"):
-                results.append({"replies": asyncio.run(getattr(self, step["infer"])(step))})
-            else:
-                with triton.InferenceServerClient(self.url) as client:
-                    results.append({"replies": getattr(self, step["infer"])(client, step)})
-        (self.folder / "results.json").write_text(json.dumps(results))
-        np.savez(self.folder / "outputs.npz", **self.outputs)
+class Job(ClientJob):
+    def result_of(self, step):
+        if "call" in step:
+            return asyncio.run(self.call_aio(step)) if step["arguments"].get("aio") else self.call(step)
+        if step["infer"].startswith("aio"):
+            return {"replies": asyncio.run(getattr(self, step["infer"])(step))}
+        with triton.InferenceServerClient(self.url) as client:
+            return {"replies": getattr(self, step["infer"])(client, step)}
 
     # -- calls
 
@@ -174,17 +156,8 @@ class Job:
         outputs = request.get("outputs")
         if outputs is not None:
             outputs = [triton.InferRequestedOutput(one["name"], request.get("classes", 0)) for one in outputs]
-        inputs = [self.input(one) for one in request["inputs"]]
+        inputs = [self.input(triton, one) for one in request["inputs"]]
         return {"model_name": request["model"], "inputs": inputs, "outputs": outputs, **request.get("options", {})}
-
-    def input(self, one):
-        array = self.arrays[one["array"]]
-        if one["datatype"] == "BF16":
-            array = array.view(ml_dtypes.bfloat16)
-        if one["datatype"] == "BYTES":
-            array = deserialize_bytes_tensor(array.tobytes()).reshape(one["shape"])
-        made = triton.InferInput(one["name"], list(array.shape), one["datatype"])
-        return made.set_data_from_numpy(array)
 
     def take(self, ask):
         try:
@@ -201,12 +174,7 @@ class Job:
             array = result.as_numpy(output.name)
             shape = list(output.shape)
             response["outputs"].append({"name": output.name, "datatype": output.datatype, "shape": shape})
-            keys[output.name] = key = f"output{len(self.outputs)}"
-            if output.datatype == "BF16":
-                array = array.view(np.uint16)
-            if output.datatype == "BYTES":
-                array = np.frombuffer(b"".join(struct.pack("<I", len(one)) + one for one in array.ravel()), np.uint8)
-            self.outputs[key] = array
+            keys[output.name] = self.keep(output.datatype, array)
         return {"response": response, "outputs": keys}
 
 
@@ -244,4 +212,4 @@ def failure(error):
 
 
 if __name__ == "__main__":
-    Job(Path(sys.argv[1])).run()
+    main(Job)
