@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from server.cli_parser import CommandError, Parser
 from server.log import escape
 from server.models import repository
 from server.models.config_document import max_batch_size, text_of
+from server.models.instance_places import too_many
 from server.models.lane_settings import LaneSettings, data_bytes, settings_of
+from server.models.providers import Place
 from server.models.repository import ModelVersion
-from server.option_values import CPU, FASTEST
+from server.option_values import FASTEST
 from server.supervisor.executor_groups import best_device, group_of
 
 
@@ -48,8 +51,10 @@ def run(arguments: list[str]) -> int:
     if version.error is not None:
         raise CommandError(f"{version.name} version {version.version} cannot be served: {version.error}", os.EX_DATAERR)
     server = config.load({}, path=options.model)
+    if reason := too_many(version.config, server):
+        raise CommandError(f"{version.name} version {version.version} cannot be served: {reason}", os.EX_DATAERR)
     settings = settings_of(version, server)
-    for line in (*_comments(version, settings), *_placement(version, settings, server.device, not options.no_load)):
+    for line in (*_comments(version, settings), *_placements(version, settings, not options.no_load)):
         sys.stdout.write(f"# {escape(line)}".rstrip() + "\n")
     if not options.no_load and (group := group_of(version.config, server, best_device(server))) is not None:
         sys.stdout.write(f"# executor: one process for all models on {group} (--executors {server.executors})\n")
@@ -77,18 +82,28 @@ def _comments(version: ModelVersion, settings: LaneSettings) -> Iterator[str]:
     yield f"model file: {size_text(_file_bytes(version))}"
 
 
-def _placement(version: ModelVersion, settings: LaneSettings, device: str, is_loaded: bool) -> Iterator[str]:
-    """Who runs the model, node by node."""
+def _placements(version: ModelVersion, settings: LaneSettings, is_loaded: bool) -> Iterator[str]:
+    """Who runs the model, device by device."""
+    for place in dict.fromkeys(settings.places):
+        count = f"{settings.places.count(place)} x {settings.intra_op_threads} threads"
+        if is_loaded:
+            yield from _placement(version, place, count)
+        else:
+            yield f"device: {place.label}, {count}"
+    if len(set(settings.places)) > 1:
+        yield "several devices: a batch goes to the one that answers it first; a process of its own"
+
+
+def _placement(version: ModelVersion, place: Place, count: str) -> Iterator[str]:
+    """Who runs it there, node by node."""
     from server.supervisor.trial import nodes
 
-    count = f"{settings.instances} x {settings.intra_op_threads} threads"
-    if not is_loaded:
-        yield f"device: {device}, {count}"
-        return
-    if device == FASTEST:
+    device = place.device
+    if device == FASTEST and not place.providers:
         yield "device fastest: measured when a server loads the model; this is how the CPU runs it"
+    session = dataclasses.replace(version.config.session, providers=place.providers)
     try:
-        where, placed, fallback = nodes(version.path, version.config.session, CPU if version.config.on_cpu else device)
+        where, placed, fallback = nodes(version.path, session, device)
     except ValueError as error:
         text = f"{version.name} version {version.version} cannot be loaded: {error}"
         raise CommandError(text, os.EX_UNAVAILABLE) from None

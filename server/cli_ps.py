@@ -66,12 +66,13 @@ def table_rows(client: Client) -> list[dict[str, Any]]:
 
 
 def _device(configuration: dict[str, Any]) -> str | None:
-    """`cpu`, `gpu 0,1`, or None where the configuration does not say."""
+    """`cpu`, `gpu 0,1`, `gpu 0, cpu`, or None where the configuration does not say."""
+    found = []
     for group in configuration.get("instance_group", []):
         kind = str(group.get("kind", "")).removeprefix("KIND_").lower()
         numbers = ",".join(map(str, group.get("gpus", [])))
-        return f"{kind} {numbers}".strip() or None
-    return None
+        found.append(f"{kind} {numbers}".strip())
+    return ", ".join(filter(None, dict.fromkeys(found))) or None
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -18,6 +18,8 @@ SAME = -2
 #: Devices that stand for a choice: the best there is, the same without falling back, the one that a model was measured
 #: to be fastest on; and the one that is always there.
 AUTO, STRICT, FASTEST, CPU = "auto", "strict", "fastest", "cpu"
+#: A model runs on no more devices at once.
+MAX_DEVICES = 8
 #: sun_path of Linux holds 108 bytes, the last of them zero.
 MAX_SOCKET_PATH_BYTES = 107
 
@@ -25,6 +27,7 @@ _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9._~\[\]:-]+", re.ASCII)
 _DEVICE_FORMS = "auto, strict, fastest, cpu, cuda, cuda:N, tensorrt, tensorrt:N, openvino, openvino:CPU, GPU or NPU"
+_LIST_FORMS = ", or several of the devices between commas"
 _DEVICE = re.compile(r"(cuda|tensorrt)(:\d{1,3})?|openvino(:(CPU|GPU|NPU)(\.\d)?)?", re.ASCII)
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
@@ -153,7 +156,23 @@ def model_name(text: str) -> str:
 
 
 def device(text: str) -> str:
-    """What models run on; what the words mean is server/models/providers.py."""
-    if text in (AUTO, STRICT, FASTEST, CPU) or _DEVICE.fullmatch(text):
-        return text
-    raise ValueError(f"expected {_DEVICE_FORMS}, got {text!r}")
+    """What models run on, one device or a list of several; what the words mean is server/models/providers.py."""
+    found = devices_of(text)
+    for one in found:
+        if one != CPU and not _DEVICE.fullmatch(one) and (len(found) > 1 or one not in (AUTO, STRICT, FASTEST)):
+            raise ValueError(f"expected {_DEVICE_FORMS}{_LIST_FORMS}, got {text!r}")
+    if len({_whole_name(one) for one in found}) < len(found):
+        raise ValueError(f"expected each device once (--instances is how often it runs each model), got {text!r}")
+    if len(found) > MAX_DEVICES:
+        raise ValueError(f"expected at most {MAX_DEVICES} devices, got {len(found)}")
+    return ",".join(found)
+
+
+def devices_of(text: str) -> tuple[str, ...]:
+    """The devices of a list."""
+    return tuple(one.strip() for one in text.split(","))
+
+
+def _whole_name(device: str) -> str:
+    kind, _, where = device.partition(":")
+    return f"{kind}:{where or ('CPU' if kind == 'openvino' else '0')}"

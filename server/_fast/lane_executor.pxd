@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from server._fast.device_turns cimport DeviceTurns
 from server._fast.layout cimport Arena, ArenaView, Control
 from server._fast.slab_ring cimport Batch
 from server._fast.slo_cut cimport BusyMeter
@@ -25,8 +26,11 @@ cdef class LaneExecutor:
     cdef LaneWatch watch
     cdef bint is_shared            # SharedLanes takes batches and grants them to next_batch(), one at a time
     cdef bint is_granted
+    cdef bint has_turns            # the model runs on several devices
+    cdef DeviceTurns turns
 
     cdef int wait(self) noexcept nogil
+    cdef int take_turn(self) noexcept nogil
     cdef void count_late(self, uint64_t run_start_ns, uint64_t now) noexcept nogil
     cdef void sleep(self) noexcept nogil
     cdef void step(self) noexcept nogil

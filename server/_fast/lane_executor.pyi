@@ -1,16 +1,26 @@
 """An executor instance's side of a lane."""
 
+from server._fast.device_turns import DeviceTurns
 from server._fast.layout import Arena, Control
 
 class LaneExecutor:
     """Instance `instance` of an arena's executor; used by that instance's thread alone.
 
-    bell: this instance's eventfd; worker_bells: the workers' eventfds, by worker id.
+    bell: this instance's eventfd; worker_bells: the workers' eventfds, by worker id; turns: of all instances of a model
+    that runs on several devices.
     """
 
     arena: Arena
     control: Control
-    def __init__(self, arena: Arena, control: Control, instance: int, bell: int, worker_bells: list[int]) -> None: ...
+    def __init__(
+        self,
+        arena: Arena,
+        control: Control,
+        instance: int,
+        bell: int,
+        worker_bells: list[int],
+        turns: DeviceTurns | None = None,
+    ) -> None: ...
     def next_batch(self) -> tuple[int, int, int, int] | None:
         """Waits for a batch: (slab, rows, live rows, attempts); None when the lane shuts down. Releases the GIL.
 

@@ -20,6 +20,7 @@ from server._fast.atomics cimport (
 from server._fast.batch_cap cimport capped
 from server._fast.clock cimport now_ns
 from server._fast.cost_table cimport cost_add
+from server._fast.device_turns cimport DeviceTurns
 from server._fast.layout cimport (
     FAILURE_TEXT_BYTES,
     MAX_OWNERS,
@@ -119,10 +120,12 @@ cdef int take_due(ArenaView* v, int instance, LaneWatch* watch, Batch* batch) no
 cdef class LaneExecutor:
     """Instance `instance` of the executor of one arena.
 
-    bells: the eventfds of the workers, by worker id; bell: this instance's own.
+    bells: the eventfds of the workers, by worker id; bell: this instance's own. turns: of a model that runs on several
+    devices.
     """
 
-    def __cinit__(self, Arena arena not None, Control control not None, int instance, int bell, list worker_bells):
+    def __cinit__(self, Arena arena not None, Control control not None, int instance, int bell, list worker_bells,
+                  DeviceTurns turns=None):
         if len(worker_bells) > MAX_OWNERS:
             raise ValueError(f"{len(worker_bells)} workers: at most {MAX_OWNERS}")
         self.arena = arena
@@ -130,6 +133,10 @@ cdef class LaneExecutor:
         self.v = &arena.view
         self.instance = instance
         self.bell = bell
+        self.turns = turns
+        self.has_turns = turns is not None
+        if turns is not None and not 0 <= instance < <int>turns.instance_count:
+            raise ValueError(f"instance {instance} of {turns.instance_count} on several devices")
         for index, fd in enumerate(worker_bells):
             self.worker_bells[<int>index] = fd
 
@@ -152,11 +159,30 @@ cdef class LaneExecutor:
         return self.batch.slab, self.batch.row_count, self.batch.live_count, self.batch.attempts
 
     cdef int wait(self) noexcept nogil:
+        if self.has_turns:
+            self.turns.turn_ends(self.instance)
         while not self.v.lane.shutdown:
-            if take_due(self.v, self.instance, &self.watch, &self.batch) == 0:
+            if self.has_turns:
+                if self.take_turn() == 0:
+                    return 0
+            elif take_due(self.v, self.instance, &self.watch, &self.batch) == 0:
                 return 0
             self.sleep()
         return -1
+
+    cdef int take_turn(self) noexcept nogil:
+        """take_due, unless the batch is left to another device."""
+        cdef uint64_t now = now_ns(), word, due_ns
+        cdef uint32_t slab
+        cdef int code = ring_due(self.v, now, &slab, &word, &due_ns)
+        if code < 0:
+            return code
+        if self.turns.turn_hold(self.v, self.instance, slab, word, now):
+            return RING_WAIT
+        code = take_due(self.v, self.instance, &self.watch, &self.batch)
+        if code == 0:
+            self.turns.turn_begins(self.instance, self.batch.live_count, now_ns())
+        return code
 
     cdef void count_late(self, uint64_t run_start_ns, uint64_t now) noexcept nogil:
         """Rows of the batch that ran for nobody: begun after their deadline (never, or the batcher is wrong), or ended
@@ -179,13 +205,19 @@ cdef class LaneExecutor:
 
     cdef void sleep(self) noexcept nogil:
         """Sleeps until there may be work. Says so first and looks again, so that no wake-up is lost."""
-        cdef uint64_t now = now_ns(), word, due_ns, nap_ns = NAP_NS
+        cdef uint64_t now = now_ns(), word, due_ns, turn_ns, nap_ns = NAP_NS
         cdef uint32_t slab
         cdef int code
         relaxed_store(&self.v.lane.beat_ns, now)
         queue_stands_no_more(self.v, &self.watch.standing)
         lane_sleep_begin(self.v.lane, self.instance)
         code = ring_due(self.v, now, &slab, &word, &due_ns)
+        if self.has_turns and code == 0:
+            turn_ns = self.turns.turn_hold(self.v, self.instance, slab, word, now)
+            if turn_ns:
+                # Another batch may be due before this one may be taken here.
+                due_ns = turn_ns if due_ns == 0 else min(due_ns, turn_ns)
+                code = RING_WAIT
         if code != 0 and not self.v.lane.shutdown:
             if code == RING_WAIT and due_ns - now < nap_ns:
                 nap_ns = due_ns - now
@@ -318,6 +350,8 @@ cdef class LaneExecutor:
         self.step()
         stats_batch(&self.v.stats[self.v.header.owner_count], row_count, now - run_start_ns)
         cost_add(self.v, row_count, now - run_start_ns, now)
+        if self.has_turns:
+            self.turns.turn_ran(self.instance, row_count, now - run_start_ns, now)
         busy_add(&self.watch.busy, run_start_ns, now)
 
     def complete(self, uint64_t run_start_ns, uint32_t ran_rows, bint is_one_run=True):
@@ -336,6 +370,8 @@ cdef class LaneExecutor:
                 busy_add(&self.watch.busy, run_start_ns, now)
                 if is_one_run:
                     cost_add(self.v, ran_rows, now - run_start_ns, now)
+                    if self.has_turns:
+                        self.turns.turn_ran(self.instance, ran_rows, now - run_start_ns, now)
             owners = ring_complete(self.v, self.instance, &self.batch)
             while owners:
                 if owners & 1 and owner < <int>self.control.header.worker_count:

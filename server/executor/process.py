@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import select
@@ -9,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from server import log, yielding
@@ -18,13 +20,16 @@ from server.executor.limits import limit_executor
 from server.executor.run_failures import Failure, failure_of
 from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
+from server.models.providers import Place
 from server.models.shape_rules import NO_PADDING, Padding
-from server.option_values import CPU, FASTEST
+from server.option_values import AUTO, CPU, FASTEST
 from server.protocol.assignment import Assignment, to_text
 
 if TYPE_CHECKING:
     from server._fast.lane_executor import LaneExecutor
     from server.executor.backend import Backend
+    from server.executor.batch_cap import BatchCap
+    from server.executor.rows_warm_up import Sample
     from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
     from server.executor.shaped_runner import ShapedRunner
 
@@ -65,9 +70,9 @@ class ExecutorPlan(NamedTuple):
     session: SessionSettings = DEFAULT_SESSION
     #: Runs that config.pbtxt asks for before the model is ready.
     warm_ups: Sequence[WarmUp] = ()
+    #: The device of each instance; none: as --device auto has it.
+    places: Sequence[Place] = ()
     #: The first axis of every tensor counts rows, whether or not rows of different requests run together.
-    #: --device, for models whose configuration names no provider.
-    device: str = "auto"
     is_batched: bool = False
     #: Tensors that clients see in another shape: input -> the model's dims, output -> the clients'.
     reshaped: Mapping[str, tuple[int, ...]] = {}
@@ -94,7 +99,7 @@ def plan_of(values: dict[str, Any], **others: Any) -> ExecutorPlan:
 
 def main(plan: ExecutorPlan) -> int:
     """Serves the lane; the exit status. Called in a fresh child of the supervisor that gives way until it is loaded."""
-    limit_executor(has_accelerator=bool(plan.session.providers))
+    limit_executor(has_accelerator=any(place.providers for place in plan.places))
     # numpy's library for linear algebra would start a thread for every processor, which nothing here would use.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
@@ -161,8 +166,7 @@ def note_load_failure(plan: ExecutorPlan, error: Exception) -> int:
 
 
 def _tell_where(plan: ExecutorPlan, placed: Assignment) -> None:
-    """To the log, and to all processes through the arena."""
-    plan.arena.set_placed(to_text(placed))
+    """To the log; to all processes it is told through the arena."""
     named = {"model": plan.name, "version": plan.version}
     log.info("model_placed", **named, device=placed.device, nodes=dict(placed.nodes))
     if placed.fallback:
@@ -174,14 +178,18 @@ def _ring(bell: int) -> None:
 
 
 def _device(
-    plan: ExecutorPlan, session: Callable[[str], Backend], inputs: list[TensorSpec], outputs: list[TensorSpec]
+    plan: ExecutorPlan,
+    place: Place,
+    session: Callable[[str], Backend],
+    inputs: list[TensorSpec],
+    outputs: list[TensorSpec],
 ) -> str:
     """What the session gets for --device: a model that names its provider, or of which requests decide the shapes, is
     not measured.
     """
-    if plan.device != FASTEST:
-        return plan.device
-    if plan.session.providers or not plan.arena.rows_mode or plan.batch_axes:
+    if place.device != FASTEST:
+        return place.device
+    if place.providers or not plan.arena.rows_mode or plan.batch_axes:
         return CPU
     from server._fast import cost_table
     from server.executor.fastest_device import fastest_device, some_sizes
@@ -193,23 +201,29 @@ def _device(
     return fastest_device(session, there, some_sizes(cost_table.sizes(plan.arena)), inputs, outputs, plan.name)
 
 
-def load(plan: ExecutorPlan) -> list[Instance]:
-    """All instances of the lane, model loaded and warm. Raises LoadError."""
-    from server._fast.lane_executor import LaneExecutor
+class _OnDevice(NamedTuple):
+    """The model on one of its devices, warm; samples: what the warm-up of a batched one has measured."""
+
+    backend: Backend
+    assignment: Assignment
+    samples: list[Sample]
+
+
+def _load_on(
+    plan: ExecutorPlan, place: Place, inputs: list[TensorSpec], outputs: list[TensorSpec], cap: BatchCap
+) -> _OnDevice:
+    """One session, for all instances of the device. Raises LoadError."""
     from server.executor.backend import ModelError
-    from server.executor.batch_cap import BatchCap
     from server.executor.configured_warm_up import run_warm_ups
     from server.executor.golden import check_golden
     from server.executor.onnx_backend import OnnxBackend
     from server.executor.reshaping import ReshapingBackend
     from server.executor.rows_warm_up import warm_up_rows
-    from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
-    from server.executor.shaped_runner import NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, ShapedRunner, try_rows
+    from server.executor.shaped_runner import NOT_ROW_BY_ROW, NOT_ROW_BY_ROW_TEXT, try_rows
 
-    inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
-    outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
-    session = functools.partial(OnnxBackend, plan.path, intra_op_threads=plan.intra_op_threads, settings=plan.session)
-    loaded = session(device=_device(plan, lambda device: session(device=device), inputs, outputs))
+    settings = dataclasses.replace(plan.session, providers=place.providers)
+    session = functools.partial(OnnxBackend, plan.path, intra_op_threads=plan.intra_op_threads, settings=settings)
+    loaded = session(device=_device(plan, place, lambda device: session(device=device), inputs, outputs))
     if not plan.is_trial:
         _tell_where(plan, loaded.assignment)
     backend: Backend = loaded
@@ -217,10 +231,9 @@ def load(plan: ExecutorPlan) -> list[Instance]:
         from server.executor.batch_axes_backend import BatchAxesBackend
 
         backend = BatchAxesBackend(backend, plan.batch_axes)
-    rows_mode = plan.arena.rows_mode
-    cap = BatchCap(plan.arena, plan.name)
-    if rows_mode:
-        warm_up_rows(backend, plan.arena, inputs, outputs, plan.name, cap=cap)
+    samples: list[Sample] = []
+    if plan.arena.rows_mode:
+        samples = warm_up_rows(backend, plan.arena, inputs, outputs, plan.name, cap=cap)
     if plan.arena.shaped:
         try:
             if not try_rows(backend, inputs, outputs):
@@ -235,15 +248,47 @@ def load(plan: ExecutorPlan) -> list[Instance]:
     # Recorded requests are as clients send them, which is as the model has it but for what is reshaped.
     shown = backend if plan.reshaped else loaded
     check_golden(plan.golden, backend=shown, native=loaded, inputs=inputs, outputs=outputs)
+    return _OnDevice(backend, loaded.assignment, samples)
+
+
+def load(plan: ExecutorPlan) -> list[Instance]:
+    """All instances of the lane, model loaded and warm. Raises LoadError."""
+    from server._fast.lane_executor import LaneExecutor
+    from server.executor.batch_cap import BatchCap
+    from server.executor.rows_warm_up import learn_samples
+    from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
+    from server.executor.shaped_runner import ShapedRunner
+
+    inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
+    outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
+    places = list(plan.places or (Place(AUTO, plan.session.providers),) * len(plan.instance_bells))
+    cap = BatchCap(plan.arena, plan.name)
+    there = {place: _load_on(plan, place, inputs, outputs, cap) for place in dict.fromkeys(places)}
+    turns = None
+    if len(there) == 1:
+        ((_, assignment, samples),) = there.values()
+    else:
+        from server.executor.several_devices import by_speed, together, turns_of
+
+        measured = {place: one.samples for place, one in there.items()}
+        order = by_speed(measured)
+        places.sort(key=order.index)
+        turns = turns_of(plan.arena, places, plan.instance_bells, measured, monotonic_ns())
+        samples = together(places, measured)
+        first, *others = (there[place].assignment._replace(instances=places.count(place)) for place in order)
+        assignment = first._replace(others=tuple(others))
+    learn_samples(plan.arena, samples, plan.name, monotonic_ns())
+    if not plan.is_trial:
+        plan.arena.set_placed(to_text(assignment))
     runner: Callable[..., RowsRunner | ShapedRunner | SingleRunner] = RowsRunner
-    if not rows_mode:
+    if not plan.arena.rows_mode:
         runner = ShapedRunner if plan.arena.shaped else SingleRunner
     if plan.padding:
         from server.executor.padded_runner import padded_runner
 
         runner = padded_runner(plan.padding)
     instances = []
-    for number, bell in enumerate(plan.instance_bells):
-        lane = LaneExecutor(plan.arena, plan.control, number, bell, list(plan.worker_bells))
-        instances.append(Instance(lane, runner(lane, plan.arena, backend, inputs, outputs, cap)))
+    for number, (place, bell) in enumerate(zip(places, plan.instance_bells, strict=True)):
+        lane = LaneExecutor(plan.arena, plan.control, number, bell, list(plan.worker_bells), turns)
+        instances.append(Instance(lane, runner(lane, plan.arena, there[place].backend, inputs, outputs, cap)))
     return instances

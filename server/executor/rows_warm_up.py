@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
+from typing import NamedTuple
 
 from server import log
 from server._fast import cost_table
@@ -23,6 +24,15 @@ REPEAT_BUDGET_NS = 200_000_000
 REPEATS = 5
 
 
+class Sample(NamedTuple):
+    """What `run_count` runs of so many rows took."""
+
+    rows: int
+    ns: int
+    deviation_ns: int
+    run_count: int
+
+
 def warm_up_rows(
     backend: Backend,
     arena: Arena,
@@ -31,10 +41,11 @@ def warm_up_rows(
     name: str,
     clock: Callable[[], int] = monotonic_ns,
     cap: BatchCap | None = None,
-) -> None:
+) -> list[Sample]:
     """Runs 1, 2, 4, ... rows and the capacity of a slab. Raises LoadError if rows cannot be joined, or one of them does
     not fit into memory. cap: of the executor.
     """
+    samples: list[Sample] = []
     cap = cap or BatchCap(arena, name)
     begun_ns = clock()
     for rows in cost_table.sizes(arena):
@@ -63,7 +74,14 @@ def warm_up_rows(
         if len(times_ns) == 1:
             # It shows nothing of how much they differ.
             deviation_ns = middle_ns // 8
-        cost_table.learn(arena, rows, middle_ns, deviation_ns, len(times_ns), clock())
+        samples.append(Sample(rows, middle_ns, deviation_ns, len(times_ns)))
+    return samples
+
+
+def learn_samples(arena: Arena, samples: Sequence[Sample], name: str, now_ns: int) -> None:
+    """Tells the lane's cost table; says so where one row alone takes longer than the latency target."""
+    for sample in samples:
+        cost_table.learn(arena, *sample, now_ns)
     if 0 < arena.slo_ns < cost_table.of(arena, 1):
         log.warning(
             "slo_out_of_reach",

@@ -15,6 +15,7 @@ from server.models.model_config import DEFAULT_SESSION, MAX_SIZE, NO_CONFIG, Mod
 from server.models.onnx_file import TensorInfo
 from server.models.queue_policy import DEFAULT_POLICY, DEFAULT_QUEUES, QueuePolicy
 from server.models.repository import ModelVersion
+from server.option_values import CPU
 from server.protocol.datatypes import BY_NAME
 
 _ACCELERATORS = {
@@ -92,7 +93,7 @@ def text_of(version: ModelVersion, settings: LaneSettings) -> str:
         own = batching["priority_queue_policy"].items()
         batching["priority_queue_policy"] = [{"key": int(level), "value": policy} for level, policy in own]
         document["dynamic_batching"] = batching
-    document["instance_group"] = [{"count": settings.instances, "kind": _Word("KIND_AUTO")}]
+    document["instance_group"] = _instance_groups(config, settings)
     parameters = dict(config.parameters) | {"intra_op_thread_count": str(settings.intra_op_threads)}
     document["parameters"] = [
         {"key": key, "value": {"string_value": value}} for key, value in sorted(parameters.items())
@@ -104,6 +105,19 @@ def text_of(version: ModelVersion, settings: LaneSettings) -> str:
         for sample in _warm_ups(config)
     ]
     return "".join(f"{line}\n" for line in _lines(document, ""))
+
+
+def _instance_groups(config: ModelConfig, settings: LaneSettings) -> list[dict[str, Any]]:
+    if not config.places:
+        # On each of the server's devices, which may be several.
+        count = settings.instances // max(1, len(set(settings.places)))
+        return [{"count": count, "kind": _Word("KIND_CPU" if config.on_cpu else "KIND_AUTO")}]
+    groups: list[dict[str, Any]] = []
+    for place in dict.fromkeys(config.places):
+        kind, _, index = place.device.partition(":")
+        group = {"count": config.places.count(place), "kind": _Word("KIND_CPU" if kind == CPU else "KIND_GPU")}
+        groups.append(group | ({"gpus": [int(index)]} if kind != CPU else {}))
+    return groups
 
 
 class _Word(str):

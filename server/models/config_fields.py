@@ -59,11 +59,18 @@ FIELDS = (
     _yes("version_policy.all", "every version"),
     _yes("version_policy.specific", "those listed"),
     _yes("version_policy.specific.versions", "at least one"),
-    _yes("instance_group", "batches that run at the same time: the counts of all groups add up"),
+    _yes(
+        "instance_group",
+        "batches that run at the same time: the counts of all groups add up; of several devices each batch "
+        "goes to the one that answers it first",
+    ),
     _yes("instance_group.name", "any; without effect"),
-    _yes("instance_group.kind", "KIND_AUTO, KIND_CPU or KIND_GPU; KIND_AUTO leaves the device to --device"),
-    _yes("instance_group.count", "1 to 32 together"),
-    _yes("instance_group.gpus", "one GPU, the same in every group"),
+    _yes(
+        "instance_group.kind",
+        "KIND_CPU and KIND_GPU, also side by side, or KIND_AUTO, which leaves the device to --device",
+    ),
+    _yes("instance_group.count", "on each GPU of the group; 1 to 32 together"),
+    _yes("instance_group.gpus", "those of the host, each once; the first where KIND_GPU stands alone"),
     _no("instance_group.profile", "only TensorRT has profiles"),
     _no("instance_group.rate_limiter", "there is no rate limiter"),
     _no("instance_group.passive", "every instance takes requests"),

@@ -6,11 +6,13 @@ import math
 from typing import NamedTuple
 
 from server.config import ServeConfig
+from server.models.instance_places import places_of
 from server.models.lane_plan import LanePlan, Shape, plan
 from server.models.onnx_file import TensorInfo
+from server.models.providers import Place
 from server.models.queue_policy import LevelSettings, level_settings
 from server.models.repository import ModelVersion
-from server.models.thread_share import instances_of, intra_op_threads
+from server.models.thread_share import computing, intra_op_threads
 from server.protocol.datatypes import BY_NAME
 
 
@@ -27,13 +29,16 @@ class LaneSettings(NamedTuple):
     levels: tuple[LevelSettings, ...]
     #: 0: no latency target.
     slo_p99_us: int = 0
+    #: The device of each instance.
+    places: tuple[Place, ...] = ()
 
 
 def settings_of(version: ModelVersion, server: ServeConfig, all_instances: int = 0) -> LaneSettings:
     """The settings of a version that can be served. all_instances: those of all models that share the processors."""
     assert version.model is not None and version.batching is not None
     config = version.config
-    instances = instances_of(config, server)
+    places = places_of(config, server)
+    instances = len(places)
     max_batch_size = config.max_batch_size or server.max_batch_size
     # A queue that is shorter than a batch would make batches shorter.
     queue_rows = max(
@@ -62,12 +67,13 @@ def settings_of(version: ModelVersion, server: ServeConfig, all_instances: int =
         max_batch_size,
         queue_rows,
         instances,
-        config.intra_op_threads or intra_op_threads(server, instances, all_instances),
+        config.intra_op_threads or intra_op_threads(server, computing(places), all_instances),
         delay_us,
         min(config.preferred_batch_sizes, default=0),
         lane_plan._replace(slab_count=sum(level.slab_count for level in levels)),
         levels,
         round(server.slo_p99_ms * 1000) if config.slo_p99_us is None else config.slo_p99_us,
+        places,
     )
 
 

@@ -23,7 +23,8 @@ def expected_bytes(version: ModelVersion, settings: LaneSettings) -> int:
     slab_bytes = data_bytes(version, settings) // settings.plan.slab_count
     if not settings.plan.rows_mode:
         slab_bytes = min(slab_bytes, VARIABLE_SLAB_BYTES)
-    weights_bytes = version.model.file_bytes + version.weights_bytes
+    # Each device has a session with weights of its own.
+    weights_bytes = (version.model.file_bytes + version.weights_bytes) * max(1, len(set(settings.places)))
     return PROCESS_BYTES + weights_bytes * WEIGHTS_PERCENT // 100 + TOUCHED_SLABS * slab_bytes
 
 

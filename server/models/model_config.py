@@ -16,9 +16,10 @@ from server.errors import ConfigurationError
 from server.models.batch_axes import is_batch_rule
 from server.models.config_fields import BY_PATH, PARAMETERS
 from server.models.config_text import line_of, lines_of
-from server.models.providers import CPU_ACCELERATORS, CUDA, GPU_ACCELERATORS, TENSORRT, Provider, of_accelerator
+from server.models.providers import CPU_ACCELERATORS, CUDA, GPU_ACCELERATORS, TENSORRT, Place, Provider, of_accelerator
 from server.models.queue_policy import DEFAULT_QUEUES, Queues, queues_of
 from server.models.shape_rules import is_shape_rule
+from server.option_values import CPU, MAX_DEVICES
 from server.protocol import messages
 from server.protocol.datatypes import DATATYPES
 
@@ -106,6 +107,8 @@ class ModelConfig:
     outputs: tuple[TensorConfig, ...] = ()
     version_policy: VersionPolicy | None = None
     instances: int | None = None
+    #: The device of each instance, where they are on several.
+    places: tuple[Place, ...] = ()
     #: KIND_CPU: whatever --device says.
     on_cpu: bool = False
     max_queue_delay_us: int | None = None
@@ -221,21 +224,25 @@ class _Parser:
             if key not in PARAMETERS and not is_shape_rule(key) and not is_batch_rule(key):
                 self._refuse(f"parameters{{{key}}}", f"not supported: expected one of {', '.join(PARAMETERS)}")
         batching = message.dynamic_batching if message.HasField("dynamic_batching") else None
+        instances = self._instances()
+        session = self._session(parameters)
+        places = self._places(session, parameters)
         return Parsed(
             ModelConfig(
                 max_batch_size=rows,
                 inputs=self._tensors("input"),
                 outputs=self._tensors("output"),
                 version_policy=self._version_policy(),
-                instances=self._instances(),
+                instances=instances,
+                places=places,
                 max_queue_delay_us=self._queue_delay(batching),
                 preferred_batch_sizes=self._preferred(batching, rows),
                 preserve_ordering=bool(batching is not None and batching.preserve_ordering),
                 queues=queues_of(batching, self._refuse),
                 intra_op_threads=self._whole(parameters, "intra_op_thread_count", 0, 1024) or None,
                 slo_p99_us=self._slo(parameters),
-                session=self._session(parameters),
-                on_cpu="KIND_CPU" in {self._enum_name(group, "kind") for group in message.instance_group},
+                session=session,
+                on_cpu=not places and self._has_cpu_group(),
                 warm_ups=tuple(self._warm_up(index) for index in range(len(message.model_warmup))),
                 parameters=tuple((key, value) for key, value in parameters.items() if key != "batching_reason"),
             ),
@@ -334,17 +341,47 @@ class _Parser:
                 self._refuse(
                     f"{place}.gpus", f"expected none beside KIND_CPU, else numbers from 0, got {list(group.gpus)}"
                 )
+            if len(set(group.gpus)) < len(group.gpus):
+                self._refuse(f"{place}.gpus", f"expected each GPU once, got {list(group.gpus)}")
             if group.count < 0:
                 self._refuse(f"{place}.count", f"expected at least 1, got {group.count}")
-            count += group.count or 1
-        if len({tuple(group.gpus) for group in groups}) > 1 or any(len(group.gpus) > 1 for group in groups):
-            self._refuse(
-                "instance_group[0].gpus",
-                "expected the same GPU in every group: one process serves a model version, on one device",
-            )
+            count += (group.count or 1) * max(1, len(group.gpus))
+        gpus = self._gpus()
+        for index, group in enumerate(groups):
+            if gpus and not group.gpus and self._enum_name(group, "kind") != "KIND_CPU":
+                self._refuse(f"instance_group[{index}].kind", "expected KIND_CPU or KIND_GPU beside a group with GPUs")
+        if len(gpus) + self._has_cpu_group() > MAX_DEVICES:
+            self._refuse("instance_group[0].gpus", f"expected at most {MAX_DEVICES} devices in all groups")
         if count > MAX_INSTANCES:
             self._refuse("instance_group[0].count", f"expected at most {MAX_INSTANCES} in all groups, got {count}")
         return count or None
+
+    def _gpus(self) -> list[int]:
+        """Those of all groups, in their order."""
+        return list(dict.fromkeys(gpu for group in self._message.instance_group for gpu in group.gpus))
+
+    def _has_cpu_group(self) -> bool:
+        return any(self._enum_name(group, "kind") == "KIND_CPU" for group in self._message.instance_group)
+
+    def _places(self, session: SessionSettings, parameters: dict[str, str]) -> tuple[Place, ...]:
+        """The device of each instance; () if all of them have the same. Accelerators belong to the devices that they
+        are for.
+        """
+        gpus = self._gpus()
+        if len(gpus) + self._has_cpu_group() < 2:
+            return ()
+        accelerators = session.providers
+        on_cpu = tuple(provider for provider in accelerators if provider.name not in (CUDA, TENSORRT))
+        on_gpu = tuple(provider for provider in accelerators if provider not in on_cpu) or (Provider(CUDA),)
+        counts: dict[Place, int] = {}
+        for group in self._message.instance_group:
+            places = [
+                Place(f"cuda:{gpu}", tuple(self._on_gpu(provider, parameters, gpu) for provider in on_gpu))
+                for gpu in group.gpus
+            ]
+            for place in places or [Place(CPU, on_cpu)]:
+                counts[place] = counts.get(place, 0) + (group.count or 1)
+        return tuple(place for place, count in counts.items() for _ in range(count))
 
     def _queue_delay(self, batching: Any) -> int | None:
         if batching is None:
@@ -400,9 +437,11 @@ class _Parser:
                     providers.append(of_accelerator(accelerator.name, accelerator.parameters))
                 except ValueError as error:
                     self._refuse(f"{place}.parameters", str(error))
-        if any(group.gpus for group in self._message.instance_group) and not providers:
-            providers.append(Provider(CUDA))
-        providers = [self._on_gpu(provider, parameters) for provider in providers]
+        gpus = self._gpus()
+        if len(gpus) + self._has_cpu_group() < 2:
+            if gpus and not providers:
+                providers.append(Provider(CUDA))
+            providers = [self._on_gpu(provider, parameters, *gpus) for provider in providers]
         entry = "session.use_device_allocator_for_initializers"
         is_parallel = bool(self._switch(parameters, "execution_mode"))
         inter_op_threads = self._whole(parameters, "inter_op_thread_count", 0, 1024)
@@ -417,14 +456,14 @@ class _Parser:
             entries=() if use_device_allocator is None else ((entry, str(int(use_device_allocator))),),
         )
 
-    def _on_gpu(self, provider: Provider, parameters: dict[str, str]) -> Provider:
+    @staticmethod
+    def _on_gpu(provider: Provider, parameters: dict[str, str], gpu: int | None = None) -> Provider:
         """The provider with the GPU that the instances name and the options that Triton has as parameters."""
         if provider.name not in (CUDA, TENSORRT):
             return provider
-        gpus = {gpu for group in self._message.instance_group for gpu in group.gpus}
         options = {key: parameters[key] for key in _CUDA_PARAMETERS if key in parameters and provider.name == CUDA}
-        if gpus:
-            options["device_id"] = str(next(iter(gpus)))
+        if gpu is not None:
+            options["device_id"] = str(gpu)
         return provider._replace(options=tuple(sorted({**options, **dict(provider.options)}.items())))
 
     def _warm_up(self, index: int) -> WarmUp:

@@ -13,11 +13,11 @@ from typing import Any
 
 from server.models.batch_axes import BatchAxes
 from server.models.model_config import SessionSettings, WarmUp, WarmUpInput
-from server.models.providers import Provider
+from server.models.providers import Place, Provider
 from server.models.shape_rules import Cut, Pad, Padding
 
 _CLASSES: dict[str, Any] = {
-    one.__name__: one for one in (BatchAxes, Cut, Pad, Padding, Provider, SessionSettings, WarmUp, WarmUpInput)
+    one.__name__: one for one in (BatchAxes, Cut, Pad, Padding, Place, Provider, SessionSettings, WarmUp, WarmUpInput)
 }
 
 

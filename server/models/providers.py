@@ -47,6 +47,29 @@ class Provider(NamedTuple):
         return CPU if short == CPU else f"{short}:{options.get('device_id', '0')}"
 
 
+class Place(NamedTuple):
+    """Where an instance runs: a device as --device names it, or in its place the providers that a configuration
+    names, the first being what it is called by.
+    """
+
+    device: str
+    providers: tuple[Provider, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[Provider, ...]:
+        return self.providers or of_device(self.device)
+
+    @property
+    def label(self) -> str:
+        """For people, before a session is there: `auto`, `cuda:1`, `openvino:CPU`."""
+        return self.wanted[0].device if self.wanted else self.device
+
+    @property
+    def is_processor(self) -> bool:
+        """Whether batches are computed by the host's processors."""
+        return self.label in (CPU, "openvino:CPU")
+
+
 def of_device(text: str) -> tuple[Provider, ...]:
     """What a device other than auto and strict stands for; nothing for the CPU. TensorRT leaves to CUDA what it cannot
     run.

@@ -7,15 +7,26 @@ models some are idle at any moment, so all together get OVERCOMMIT threads for e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from server.config import ServeConfig
+from server.models.instance_places import places_of
 from server.models.model_config import ModelConfig
+from server.models.providers import Place
 
 OVERCOMMIT = 2
 
 
 def instances_of(config: ModelConfig, server: ServeConfig) -> int:
     """Batches of the model that run at the same time."""
-    return config.instances or server.instances
+    return len(places_of(config, server))
+
+
+def computing(places: Sequence[Place]) -> int:
+    """Instances that share the processors: of a model on several devices those that compute on them."""
+    if len(set(places)) == 1:
+        return len(places)
+    return max(1, sum(place.is_processor for place in places))
 
 
 def intra_op_threads(server: ServeConfig, instances: int, all_instances: int = 0) -> int:

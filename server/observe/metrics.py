@@ -194,15 +194,19 @@ def _models(page: _Page, named: Sequence[tuple[ServedModel, Labels, Block]]) -> 
     page.family("model_instances", "gauge", "Instances of the model version: threads that run it.")
     for model, labels, _ in named:
         page.sample("model_instances", labels, model.instances)
+    page.family("model_device_instances", "gauge", "Instances of the model version on each of its devices.")
+    for model, labels, _ in named:
+        for one in model.placed().every:
+            page.sample("model_device_instances", (*labels, ("device", one.device)), one.instances or model.instances)
 
     page.family("model_nodes", "gauge", "Nodes of the optimised graph, by the execution provider that runs them.")
     for model, labels, _ in named:
-        placed = model.placed()
-        for provider, count in sorted(placed.nodes.items()):
-            page.sample("model_nodes", (*labels, ("device", placed.device), ("provider", provider)), count)
+        for placed in model.placed().every:
+            for provider, count in sorted(placed.nodes.items()):
+                page.sample("model_nodes", (*labels, ("device", placed.device), ("provider", provider)), count)
     page.family("model_fallback", "gauge", "1 if the CPU runs what an accelerator was expected to run.")
     for model, labels, _ in named:
-        page.sample("model_fallback", labels, int(bool(model.placed().fallback)))
+        page.sample("model_fallback", labels, int(any(one.fallback for one in model.placed().every)))
 
 
 def _processes(page: _Page, snapshot: Snapshot) -> None:

@@ -13,29 +13,62 @@ _MAX_FALLBACK = 200
 
 class Assignment(NamedTuple):
     """device: `cpu`, `cuda:0`, `openvino:CPU`; nodes: of the graph, by execution provider; fallback: why the CPU runs
-    what an accelerator was expected to run, or empty.
+    what an accelerator was expected to run, or empty. Of a model on several devices this is the first; instances: those
+    on it, 0 for all that there are.
     """
 
     device: str = "cpu"
     nodes: Mapping[str, int] = {}
     fallback: str = ""
+    instances: int = 0
+    others: tuple[Assignment, ...] = ()
+
+    @property
+    def every(self) -> tuple[Assignment, ...]:
+        """One of each device."""
+        return (self, *self.others)
+
+    @property
+    def devices(self) -> str:
+        """For people: `cpu`, `cuda:0, cuda:1`."""
+        return ", ".join(one.device for one in self.every)
 
 
 def to_text(assignment: Assignment) -> str:
     """At most MAX_BYTES in UTF-8."""
+    documents = [_document(one) for one in assignment.every]
+    while len((text := _text(documents)).encode()) > MAX_BYTES:
+        most = max(documents, key=lambda document: len(document["nodes"]))
+        if most["nodes"]:
+            most["nodes"].popitem()
+        else:
+            del next(document for document in documents if "fallback" in document)["fallback"]
+    return text
+
+
+def _text(documents: list[dict[str, Any]]) -> str:
+    return json.dumps({**documents[0], "others": documents[1:]} if documents[1:] else documents[0])
+
+
+def _document(assignment: Assignment) -> dict[str, Any]:
     document: dict[str, Any] = {"device": assignment.device, "nodes": dict(assignment.nodes)}
     if assignment.fallback:
         document["fallback"] = assignment.fallback[:_MAX_FALLBACK]
-    text = json.dumps(document)
-    while len(text.encode()) > MAX_BYTES:
-        document["nodes"].popitem() if document["nodes"] else document.pop("fallback")
-        text = json.dumps(document)
-    return text
+    if assignment.instances:
+        document["instances"] = assignment.instances
+    return document
 
 
 def from_text(text: str) -> Assignment:
     """What to_text made; the CPU while nothing is known."""
-    if not text:
-        return Assignment()
-    document = json.loads(text)
-    return Assignment(document["device"], document["nodes"], document.get("fallback", ""))
+    return _assignment(json.loads(text)) if text else Assignment()
+
+
+def _assignment(document: dict[str, Any]) -> Assignment:
+    return Assignment(
+        document["device"],
+        document["nodes"],
+        document.get("fallback", ""),
+        document.get("instances", 0),
+        tuple(_assignment(one) for one in document.get("others", ())),
+    )

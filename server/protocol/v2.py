@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from server.protocol.assignment import Assignment
 from server.protocol.datatypes import BY_NAME
 from server.protocol.served import READY, ServedModel, ServerInfo, TensorInfo
 
@@ -144,19 +145,10 @@ def config_document(model: ServedModel) -> dict[str, object]:
             "default_priority_level": 0,
             "priority_queue_policy": {},
         }
-    kind, _, index = model.placed().device.partition(":")
-    is_gpu = kind in ("cuda", "tensorrt")
+    placed = model.placed()
     document["instance_group"] = [
-        {
-            "name": model.name,
-            "kind": "KIND_GPU" if is_gpu else "KIND_CPU",
-            "count": model.instances,
-            "gpus": [int(index)] if is_gpu else [],
-            "secondary_devices": [],
-            "profile": [],
-            "passive": False,
-            "host_policy": "",
-        }
+        _instance_group(f"{model.name}_{index}" if placed.others else model.name, one, one.instances or model.instances)
+        for index, one in enumerate(placed.every)
     ]
     document |= {
         "default_model_filename": "model.onnx",
@@ -168,6 +160,21 @@ def config_document(model: ServedModel) -> dict[str, object]:
         "response_cache": {"enable": False},
     }
     return {**document, **model.configured}
+
+
+def _instance_group(name: str, placed: Assignment, count: int) -> dict[str, object]:
+    kind, _, index = placed.device.partition(":")
+    is_gpu = kind in ("cuda", "tensorrt")
+    return {
+        "name": name,
+        "kind": "KIND_GPU" if is_gpu else "KIND_CPU",
+        "count": count,
+        "gpus": [int(index)] if is_gpu else [],
+        "secondary_devices": [],
+        "profile": [],
+        "passive": False,
+        "host_policy": "",
+    }
 
 
 def _config_dims(tensor: TensorInfo, batched: bool) -> dict[str, object]:

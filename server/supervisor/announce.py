@@ -77,7 +77,7 @@ def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:
     return BannerModel(
         lane.name,
         lane.version,
-        device=from_text(lane.arena.placed).device,
+        device=from_text(lane.arena.placed).devices,
         inputs=_tensors(lane.seen.inputs),
         outputs=_tensors(lane.seen.outputs),
         batched=lane.batched,
@@ -101,7 +101,7 @@ def _shared(lanes: Sequence[Lane]) -> tuple[str, ...]:
 
 def _fallbacks(lanes: Sequence[Lane]) -> tuple[str, ...]:
     """Why models run on the CPU that were expected elsewhere, each reason once."""
-    reasons = dict.fromkeys(from_text(lane.arena.placed).fallback for lane in lanes)
+    reasons = dict.fromkeys(one.fallback for lane in lanes for one in from_text(lane.arena.placed).every)
     return tuple(f"the CPU runs models, not an accelerator: {reason}" for reason in reasons if reason)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from server.config import ServeConfig
+from server.models.instance_places import is_spread
 from server.models.model_config import ModelConfig
 from server.models.providers import CUDA, GPU_SIGNS, TENSORRT, of_device
 from server.models.thread_share import instances_of
@@ -18,11 +19,12 @@ PER_MODEL, SHARED = "per-model", "shared"
 
 
 def group_of(config: ModelConfig, server: ServeConfig, best: str) -> str | None:
-    """The device whose executor the model shares, by a short name; None: it has one of its own.
+    """The device whose executor the model shares, by a short name; None: it has one of its own, as models on several
+    devices do.
 
     best: the device that `--device auto` and `strict` come to.
     """
-    if server.executors == PER_MODEL:
+    if server.executors == PER_MODEL or is_spread(config, server):
         return None
     providers = () if config.on_cpu else config.session.providers
     if not providers and not config.on_cpu:

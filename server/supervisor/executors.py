@@ -86,10 +86,10 @@ class Executors:
     def __len__(self) -> int:
         return len(self._children) + sum(one.child is not None for one in self._shared.values())
 
-    def shared(self, group: str, device: str) -> SharedExecutor:
-        """The executor of a device, which may have no process yet. device: --device, for models that name none."""
+    def shared(self, group: str) -> SharedExecutor:
+        """The executor of a device, which may have no process yet."""
         if group not in self._shared:
-            self._shared[group] = SharedExecutor(group, device, self._loop, self._control, self)
+            self._shared[group] = SharedExecutor(group, self._loop, self._control, self)
         return self._shared[group]
 
     def _shared_of(self, lane: Lane) -> SharedExecutor | None:

@@ -16,7 +16,6 @@ from server.models.config_document import configured, max_batch_size
 from server.models.lane_settings import LaneSettings, settings_of
 from server.models.onnx_file import TensorInfo
 from server.models.repository import ModelVersion
-from server.option_values import CPU
 from server.protocol.datatypes import BY_NAME
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ def _reshaped(lane: Lane) -> dict[str, tuple[int, ...]]:
     return inputs | outputs
 
 
-def plan_values(lane: Lane, device: str) -> dict[str, Any]:
+def plan_values(lane: Lane) -> dict[str, Any]:
     """What an executor is told of the lane's model: what plan_document takes, tensors as (name, datatype, dims)."""
 
     def tensors(infos: Sequence[TensorInfo]) -> list[tuple[str, int, tuple[int, ...]]]:
@@ -186,7 +185,7 @@ def plan_values(lane: Lane, device: str) -> dict[str, Any]:
         "outputs": tensors(lane.outputs),
         "intra_op_threads": lane.settings.intra_op_threads,
         "session": lane.found.config.session,
-        "device": CPU if lane.found.config.on_cpu else device,
+        "places": lane.settings.places,
         "warm_ups": lane.found.config.warm_ups,
         "is_batched": max_batch_size(lane.found, lane.settings) > 0,
         "reshaped": _reshaped(lane),
@@ -203,14 +202,13 @@ def executor_plan(
     worker_bells: Sequence[int],
     supervisor_bell: int,
     lifeline: int,
-    device: str,
     is_trial: bool = False,
 ) -> ExecutorPlan:
     """What an executor needs of its lane. Runs in the executor."""
     from server.executor.process import plan_of
 
     return plan_of(
-        plan_values(lane, device),
+        plan_values(lane),
         arena=lane.arena,
         control=control,
         instance_bells=lane.instance_bells,

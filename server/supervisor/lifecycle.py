@@ -17,6 +17,7 @@ from server import hostinfo, log
 from server.channel import Document
 from server.config import ModelSource, ServeConfig
 from server.models import lifecycle
+from server.models.instance_places import too_many
 from server.models.lane_settings import settings_of
 from server.models.lifecycle import Retire, Running, Start, Wanted
 from server.models.memory_policy import expected_bytes, shortage
@@ -137,7 +138,7 @@ class Lifecycle:
     def _add(self, index: int) -> Lane | None:
         """A lane for a version that was found; None, and the reason with the version, where there is no room for it."""
         version = self.found[index]
-        reason = self._shortage(version)
+        reason = too_many(version.config, self._config) or self._shortage(version)
         if reason:
             self.found[index] = replace(version, error=reason)
             return None
@@ -148,7 +149,7 @@ class Lifecycle:
         )
         group = self._group_of(version)
         try:
-            bells = self._executors.shared(group, self._config.device).bells if group is not None else ()
+            bells = self._executors.shared(group).bells if group is not None else ()
             lane = Lane(self._numbers, version, self._config, self._config.workers, running, group=group, bells=bells)
         except (OSError, MemoryError, ValueError, OverflowError) as error:
             log.error("lane_not_made", model=version.name, version=version.version, reason=str(error))

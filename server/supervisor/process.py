@@ -20,7 +20,7 @@ from server.errors import ConfigurationError
 from server.models.repository import ModelVersion, RepositoryError
 from server.models.settling import SETTLE_NS
 from server.models.sources import Repository
-from server.option_values import AUTO, CPU, FASTEST
+from server.option_values import AUTO, CPU, FASTEST, devices_of
 from server.supervisor import announce, trial
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
@@ -66,10 +66,10 @@ def run(config: ServeConfig) -> int:
     status = _look_at(config, found)
     if status != EXIT_OK:
         return status
-    if config.device not in (AUTO, FASTEST, CPU):
-        why = trial.device_problem(config.device)
+    for device in devices_of(config.device):
+        why = "" if device in (AUTO, FASTEST, CPU) else trial.device_problem(device)
         if why:
-            print(f"error: --device {config.device} cannot be used: {why}", file=sys.stderr)
+            print(f"error: --device {device} cannot be used: {why}", file=sys.stderr)
             return EXIT_NO_DEVICE
     try:
         supervisor = Supervisor(config, repository, found, started_ns)
@@ -236,7 +236,6 @@ class Supervisor:
         return executor_main(
             executor_plan(
                 lane,
-                device=self.config.device,
                 control=self.control,
                 worker_bells=self.worker_bells,
                 supervisor_bell=self.bell,
@@ -251,7 +250,7 @@ class Supervisor:
         from server.executor.shared_process import main as shared_main
 
         # Mapped anew: those of the lanes' objects live as long as this process.
-        held = [(lane.number, plan_values(lane, executor.device), Arena(os.dup(lane.arena.fd))) for lane in lanes]
+        held = [(lane.number, plan_values(lane), Arena(os.dup(lane.arena.fd))) for lane in lanes]
         for lane in self.models.lanes:
             lane.close()
         return shared_main(

@@ -74,9 +74,8 @@ class Owner(Protocol):
 class SharedExecutor:
     """The process of a device, `group` being its short name, and the lanes that are in it or wait for it."""
 
-    def __init__(self, group: str, device: str, loop: Loop, control: Control, owner: Owner) -> None:
+    def __init__(self, group: str, loop: Loop, control: Control, owner: Owner) -> None:
         self.group = group
-        self.device = device
         #: Doorbells of all instances that there may be; each lane has copies of its first ones.
         self.bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(MAX_INSTANCES)]
         self._loop = loop
@@ -130,7 +129,7 @@ class SharedExecutor:
         if self._child is None or self._is_ending:
             return
         lane.arena.executor_pid = self._child.pid
-        document = {"kind": "lane", "lane": lane.number, "plan": to_document(plan_values(lane, self.device))}
+        document = {"kind": "lane", "lane": lane.number, "plan": to_document(plan_values(lane))}
         self._send(document, (lane.arena.fd,), functools.partial(self._put_again, lane, self._child))
 
     def _put_again(self, lane: Lane, child: Child) -> None:

@@ -9,7 +9,7 @@ import pytest
 from server._fast import cost_table
 from server._fast.layout import Arena
 from server.executor.backend import LoadError, ModelError, ProducedTensor, TensorBuffer
-from server.executor.rows_warm_up import REPEAT_BUDGET_NS, REPEATS, warm_up_rows
+from server.executor.rows_warm_up import REPEAT_BUDGET_NS, REPEATS, learn_samples, warm_up_rows
 from server.executor.runner import TensorSpec
 
 SPECS = [TensorSpec("x", 11, (-1, 2))]
@@ -47,7 +47,8 @@ def warmed(puppet: Puppet, capacity: int) -> Arena:
         inputs=[tensor], outputs=[tensor], rows_mode=True, row_capacity=capacity, slab_count=3, owner_count=1,
         instance_count=1,
     )  # fmt: skip
-    warm_up_rows(puppet, arena, SPECS, SPECS, "puppet", clock=lambda: puppet.now_ns)
+    samples = warm_up_rows(puppet, arena, SPECS, SPECS, "puppet", clock=lambda: puppet.now_ns)
+    learn_samples(arena, samples, "puppet", puppet.now_ns)
     return arena
 
 

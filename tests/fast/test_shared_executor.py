@@ -38,7 +38,7 @@ class Pool:
         self.loop = Loop()
         self.control = Control.create(1, 0)
         self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.executor = SharedExecutor("cpu", "cpu", self.loop, self.control, self)
+        self.executor = SharedExecutor("cpu", self.loop, self.control, self)
         config = ServeConfig(executors="shared")
         self.lanes = {
             version.name: Lane(number, version, config, 1, group="cpu", bells=self.executor.bells)

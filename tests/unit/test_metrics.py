@@ -75,6 +75,7 @@ PROPOSED = {
     "headrace_executor_busy_seconds_total": "counter",
     "headrace_model_state": "gauge",
     "headrace_model_instances": "gauge",
+    "headrace_model_device_instances": "gauge",
     "headrace_model_nodes": "gauge",
     "headrace_model_fallback": "gauge",
     "headrace_model_refused": "gauge",

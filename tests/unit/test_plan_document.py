@@ -11,7 +11,7 @@ import pytest
 from server.models.batch_axes import NO_AXES, BatchAxes
 from server.models.model_config import SessionSettings, WarmUp, WarmUpInput
 from server.models.plan_document import from_document, to_document
-from server.models.providers import CUDA, Provider
+from server.models.providers import CUDA, Place, Provider
 from server.models.shape_rules import NO_PADDING, Cut, Pad, Padding
 
 VALUES: list[Any] = [
@@ -30,6 +30,7 @@ VALUES: list[Any] = [
     SessionSettings(mem_arena=False, providers=(Provider(CUDA, (("device_id", "1"),)),), entries=(("k", "v"),)),
     (WarmUp("zeros", 4, 2, (WarmUpInput("x", "FP32", (-1, 2), False),)),),
     Padding((Pad(0, 1, 0, 8, 512, b"\0\0\0\0", False, True),), (Cut(0, 1, 0, 2, 3, True),)),
+    (Place("cpu"), Place("cuda:1", (Provider(CUDA),))),
     NO_PADDING,
     BatchAxes({"x": 1}, frozenset({"state"})),
     NO_AXES,
