@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,16 @@ def test_a_device_that_is_not_there_ends_the_server(device: str) -> None:
     assert done.stderr.startswith(f"error: --device {device} cannot be used: "), done.stderr
     assert done.stderr.count(f"--device {device}") == 1, done.stderr
     assert "expected: " in done.stderr and "fix: " in done.stderr and "--device cpu" in done.stderr
+
+
+def test_each_device_of_a_list_has_to_work() -> None:
+    done = serve("--device", "cpu,cuda:1")
+    assert done.returncode == os.EX_UNAVAILABLE
+    assert done.stderr.startswith("error: --device cuda:1 cannot be used: "), done.stderr
+    done = serve("--device", "cpu,strict")
+    assert (
+        done.returncode == os.EX_USAGE and "or several of the devices between commas, got 'cpu,strict'" in done.stderr
+    )
 
 
 def test_an_unknown_device_is_a_usage_error() -> None:
@@ -159,6 +171,61 @@ def test_openvino_runs_models_and_answers_as_the_cpu_does(tmp_path: Path) -> Non
         check=True,
     )
     assert f"nodes: 8 of 8 on {OPENVINO}" in explained.stdout
+
+
+def test_one_model_on_two_devices(tmp_path: Path) -> None:
+    """Both have it, whoever answers gives the same answer, and a new executor has it on both again."""
+    python = clients.python("openvino")
+    repository = tmp_path / "models"
+    for name, config in (("digits", "instance_group { count: 2 }"), ("own", "instance_group { kind: KIND_CPU }")):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "1" / "model.onnx").write_bytes(DIGITS.read_bytes())
+        (repository / name / "config.pbtxt").write_text(config)
+    command = [python, "-m", "server", "serve", str(repository), "--device", "openvino,cpu", *ANY_PORT]
+    with running_command(tmp_path, *command, environment={"PYTHONPATH": str(ROOT)}) as server:
+        both = {("cpu", "CPUExecutionProvider"), ("openvino:CPU", OPENVINO)}
+        assert set(nodes(server, "digits")) == both
+        assert list(nodes(server, "own")) == [("cpu", "CPUExecutionProvider")]
+        groups = json.loads(server.get("/v2/models/digits/config").body)["instance_group"]
+        assert [(group["name"], group["kind"], group["count"]) for group in groups] == [
+            ("digits_0", "KIND_CPU", 2),
+            ("digits_1", "KIND_CPU", 2),
+        ]
+        families = parse(server.get("/metrics", port=server.metrics_port).body)
+        counts = {
+            dict(labels)["device"]: value
+            for (_, labels), value in families["headrace_model_device_instances"].samples.items()
+            if dict(labels)["model"] == "digits"
+        }
+        assert counts == {"cpu": 2, "openvino:CPU": 2}
+        expected = probabilities(server, ROWS)
+
+        def ask(row: int) -> bool:
+            here = probabilities(server, [ROWS[row % len(ROWS)]])
+            at = 10 * (row % len(ROWS))
+            return here == pytest.approx(expected[at : at + 10], rel=1e-3, abs=1e-6)
+
+        def ask_all() -> None:
+            with ThreadPoolExecutor(8) as pool:
+                assert all(pool.map(ask, range(400)))
+
+        ask_all()
+        placed = [json.loads(line) for line in server.log().splitlines() if '"model_placed"' in line]
+        (executor,) = {line["pid"] for line in placed if line["model"] == "digits"}
+        os.kill(executor, signal.SIGKILL)
+        ask_all()
+        assert set(nodes(server, "digits")) == both
+        assert "cpu, openvino:CPU" in server.output() or "openvino:CPU, cpu" in server.output()
+    explained = subprocess.run(
+        [python, "-m", "server", "explain", str(repository / "digits")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HEADRACE_DEVICE": "openvino,cpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    found = [line for line in explained.stdout.splitlines() if line.startswith("# device: ")]
+    assert [line.partition(",")[0] for line in found] == ["# device: openvino:CPU", "# device: cpu"]
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor has no use for a second thread")
