@@ -37,7 +37,8 @@ cdef class DeviceTurns:
     cdef uint64_t turn_wait(self, ArenaView* v, uint32_t instance, uint32_t rows, uint64_t since_ns,
                             uint64_t now_ns) noexcept nogil
     cdef void turn_begins(self, uint32_t instance, uint32_t rows, uint64_t now_ns) noexcept nogil
-    cdef void turn_ends(self, uint32_t instance) noexcept nogil
+    cdef void turn_ends(self, uint32_t instance, uint64_t now_ns) noexcept nogil
+    cdef void turn_looks(self, uint32_t instance) noexcept nogil
     cdef void turn_ran(self, uint32_t instance, uint32_t rows, uint64_t ns, uint64_t now_ns) noexcept nogil
     cdef uint64_t run_ns(self, uint32_t device, uint32_t rows) noexcept nogil
     cdef bint wake_one(self, ArenaView* v, uint32_t device) noexcept nogil

@@ -29,8 +29,11 @@ class DeviceTurns:
     def begins(self, instance: int, rows: int, now_ns: int) -> None:
         """The instance has taken a batch."""
 
-    def ends(self, instance: int) -> None:
-        """It looks for the next one."""
+    def ends(self, instance: int, now_ns: int) -> None:
+        """It has run it."""
+
+    def looks(self, instance: int) -> None:
+        """It is idle and looks for a batch."""
 
 def choose(now_ns: int, waited_ns: int, loads: list[tuple[int, int]]) -> int:
     """Of devices as (free_ns, run_ns) the one that takes a batch; -1: a busy one would answer it sooner. The reference

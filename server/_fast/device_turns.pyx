@@ -147,7 +147,11 @@ cdef class DeviceTurns:
         relaxed_store(&self.instances[instance].busy_until_ns,
                       now_ns + self.run_ns(self.device_of[instance], rows if rows else 1))
 
-    cdef void turn_ends(self, uint32_t instance) noexcept nogil:
+    cdef void turn_ends(self, uint32_t instance, uint64_t now_ns) noexcept nogil:
+        """It has run it, and looks for another at once."""
+        relaxed_store(&self.instances[instance].busy_until_ns, now_ns)
+
+    cdef void turn_looks(self, uint32_t instance) noexcept nogil:
         """It looks for a batch."""
         relaxed_store(&self.instances[instance].busy_until_ns, 0)
 
@@ -179,8 +183,11 @@ cdef class DeviceTurns:
     def begins(self, uint32_t instance, uint32_t rows, uint64_t now_ns):
         self.turn_begins(instance, rows, now_ns)
 
-    def ends(self, uint32_t instance):
-        self.turn_ends(instance)
+    def ends(self, uint32_t instance, uint64_t now_ns):
+        self.turn_ends(instance, now_ns)
+
+    def looks(self, uint32_t instance):
+        self.turn_looks(instance)
 
 
 def choose(uint64_t now_ns, uint64_t waited_ns, list loads):

@@ -160,7 +160,7 @@ cdef class LaneExecutor:
 
     cdef int wait(self) noexcept nogil:
         if self.has_turns:
-            self.turns.turn_ends(self.instance)
+            self.turns.turn_looks(self.instance)
         while not self.v.lane.shutdown:
             if self.has_turns:
                 if self.take_turn() == 0:
@@ -370,8 +370,11 @@ cdef class LaneExecutor:
                 busy_add(&self.watch.busy, run_start_ns, now)
                 if is_one_run:
                     cost_add(self.v, ran_rows, now - run_start_ns, now)
-                    if self.has_turns:
-                        self.turns.turn_ran(self.instance, ran_rows, now - run_start_ns, now)
+            if self.has_turns:
+                if ran_rows and is_one_run:
+                    self.turns.turn_ran(self.instance, ran_rows, now - run_start_ns, now)
+                # Before anybody hears of it: who asks again at once finds it free.
+                self.turns.turn_ends(self.instance, now)
             owners = ring_complete(self.v, self.instance, &self.batch)
             while owners:
                 if owners & 1 and owner < <int>self.control.header.worker_count:
