@@ -149,6 +149,17 @@ dist: dist/headrace ## one file with everything that serving needs: dist/headrac
 .PHONY: dist-onedir
 dist-onedir: dist/headrace-onedir/headrace ## the same as a directory, for profiling: dist/headrace-onedir/
 
+# With the ONNX Runtime that has CUDA and TensorRT; their libraries are the host's.
+dist/headrace-gpu: packaging/headrace.spec $(PACKAGING) $(PY_SOURCES) build/release/stamp .venvs/gpu/stamp
+	.venvs/gpu/bin/python tools/build_info.py
+	HEADRACE_DIST=gpu .venvs/gpu/bin/pyinstaller --noconfirm --log-level WARN --distpath dist \
+	    --workpath build/pyinstaller-gpu $<
+	$(BIN)/python tools/build_info.py
+
+.PHONY: dist-gpu
+dist-gpu: dist/headrace-gpu ## the same for hosts with an NVIDIA GPU: dist/headrace-gpu
+	@ls -lh dist/headrace-gpu | awk '{print $$9 ": " $$5}'
+
 .PHONY: smoke
 smoke: dist/headrace ## dist/headrace alone in an empty directory and environment: serve, infer, kill, stop
 	$(BIN)/python packaging/smoke.py dist/headrace
