@@ -14,8 +14,10 @@ Between BUSY and CALM nothing happens, so that a load at the edge does not make 
 once for each device, however many instances a model has there. Equal choices are made by name: the same snapshot gives
 the same action always. No clock, no I/O.
 
-Of this `--device fastest` asks `fastest`. `decide` and `next_device`, for hosts with several devices, are proved in
-simulated worlds (tests/fast/test_placement_worlds.py); there the server still does what configurations say.
+`--device fastest` asks `fastest`. `next_device` is the reference for server/_fast/device_turns, which instances of a
+model on several devices ask before they take a batch. Where instances are is what configurations and `--device` say:
+`decide`, which would move them with the load, is proved in simulated worlds (tests/fast/test_placement_worlds.py), and
+nobody asks it.
 """
 
 from __future__ import annotations
