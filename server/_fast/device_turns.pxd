@@ -26,6 +26,7 @@ cdef class DeviceTurns:
     cdef CostTable tables[TURN_DEVICES]
     cdef ArenaView views[TURN_DEVICES]    # of which there is the cost table alone
     cdef uint64_t members[TURN_DEVICES]   # instances of the device, as bits of Lane.sleepers
+    cdef uint64_t ran_ns[TURN_DEVICES]    # end of the last run that was learnt
     cdef uint32_t device_of[TURN_INSTANCES]
     cdef int bells[TURN_INSTANCES]
     cdef uint32_t instance_count
@@ -41,6 +42,7 @@ cdef class DeviceTurns:
     cdef void turn_looks(self, uint32_t instance) noexcept nogil
     cdef void turn_ran(self, uint32_t instance, uint32_t rows, uint64_t ns, uint64_t now_ns) noexcept nogil
     cdef uint64_t run_ns(self, uint32_t device, uint32_t rows) noexcept nogil
+    cdef void forget(self, uint32_t device) noexcept nogil
     cdef bint wake_one(self, ArenaView* v, uint32_t device) noexcept nogil
     cdef int check(self, uint32_t device) except -1
 

@@ -26,6 +26,9 @@ class DeviceTurns:
         instance of the arena's lane that is to take it.
         """
 
+    def ran(self, instance: int, rows: int, ns: int, now_ns: int) -> None:
+        """A run of the instance took so long."""
+
     def begins(self, instance: int, rows: int, now_ns: int) -> None:
         """The instance has taken a batch."""
 

@@ -19,7 +19,7 @@ moment makes a decision that is taken again. O(instances + COST_CELLS) a decisio
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 
-from server._fast.atomics cimport relaxed_load, relaxed_store, shared_add, word_cas, word_load
+from server._fast.atomics cimport relaxed_load, relaxed_load_half, relaxed_store, shared_add, word_cas, word_load
 from server._fast.cost_table cimport cost_add, cost_learn, cost_of
 from server._fast.layout cimport COST_DRIFT_ONE, Arena, ArenaView, CostTable
 from server._fast.slab_ring cimport slab_claimed
@@ -27,6 +27,9 @@ from server._fast.wakeup cimport bell_ring
 
 #: A device counts as measured after so many runs: the first ones may have had something to set up.
 cdef uint64_t TRUSTED_RUNS = 4
+#: What a device has learnt that has not run for so long no longer counts: it may be free of what made it slow, and
+#: nobody would find out.
+cdef uint64_t STALE_NS = 10000000000
 
 
 cdef int next_device(uint64_t now_ns, uint64_t waited_ns, const DeviceLoad* loads, uint32_t count) noexcept nogil:
@@ -66,6 +69,7 @@ cdef class DeviceTurns:
         memset(self.tables, 0, sizeof(self.tables))
         memset(self.views, 0, sizeof(self.views))
         memset(self.members, 0, sizeof(self.members))
+        memset(self.ran_ns, 0, sizeof(self.ran_ns))
         self.held_total = 0
         self.instance_count = len(devices)
         self.device_count = max(devices) + 1
@@ -91,6 +95,18 @@ cdef class DeviceTurns:
         if relaxed_load(&self.tables[device].run_count) < TRUSTED_RUNS:
             return 0
         return cost_of(&self.views[device], rows)
+
+    cdef void forget(self, uint32_t device) noexcept nogil:
+        """Back to what the warm-up has shown."""
+        cdef CostTable* t = &self.tables[device]
+        cdef uint32_t k
+        cdef uint64_t base_ns
+        for k in range(t.cell_count):
+            if relaxed_load_half(&t.cells[k].count):
+                base_ns = relaxed_load(&t.cells[k].base_ns)
+                relaxed_store(&t.cells[k].mean_ns, base_ns)
+                relaxed_store(&t.cells[k].deviation_ns, base_ns // 8)
+        relaxed_store(&t.drift, COST_DRIFT_ONE)
 
     cdef bint wake_one(self, ArenaView* v, uint32_t device) noexcept nogil:
         """Wakes an instance of the device, if one sleeps."""
@@ -123,6 +139,9 @@ cdef class DeviceTurns:
         cdef uint64_t free_ns, here_ns, waited_ns = now_ns - since_ns if now_ns > since_ns else 0
         cdef int chosen
         for i in range(self.device_count):
+            if now_ns > relaxed_load(&self.ran_ns[i]) + STALE_NS:
+                relaxed_store(&self.ran_ns[i], now_ns)
+                self.forget(i)
             loads[i].free_ns = <uint64_t>-1
             loads[i].run_ns = self.run_ns(i, rows)
         for i in range(self.instance_count):
@@ -157,6 +176,7 @@ cdef class DeviceTurns:
 
     cdef void turn_ran(self, uint32_t instance, uint32_t rows, uint64_t ns, uint64_t now_ns) noexcept nogil:
         """A run of so many rows took so long, without others in between."""
+        relaxed_store(&self.ran_ns[self.device_of[instance]], now_ns)
         cost_add(&self.views[self.device_of[instance]], rows, ns, now_ns)
 
     def learn(self, uint32_t device, uint32_t rows, uint64_t ns, uint64_t deviation_ns, uint32_t count,
@@ -179,6 +199,9 @@ cdef class DeviceTurns:
 
     def wait(self, Arena arena not None, uint32_t instance, uint32_t rows, uint64_t since_ns, uint64_t now_ns):
         return self.turn_wait(&arena.view, instance, rows, since_ns, now_ns)
+
+    def ran(self, uint32_t instance, uint32_t rows, uint64_t ns, uint64_t now_ns):
+        self.turn_ran(instance, rows, ns, now_ns)
 
     def begins(self, uint32_t instance, uint32_t rows, uint64_t now_ns):
         self.turn_begins(instance, rows, now_ns)

@@ -119,6 +119,26 @@ def test_what_has_ended_is_free_at_once() -> None:
     assert turns.wait(arena, 0, 1, SECOND + MS, SECOND + MS) == 0
 
 
+def test_a_device_that_was_slow_is_tried_again() -> None:
+    """It is left as soon as its runs get slow; nobody would learn that it has recovered if nobody tried."""
+    turns = DeviceTurns(arena := arena_of(2), [0, 1], [-1, -1])
+    for device, ns in ((0, 2 * MS), (1, 20 * MS)):
+        turns.learn(device, 1, ns, 0, ENOUGH_RUNS, SECOND)
+    now_ns = SECOND
+    for _ in range(40):
+        now_ns += 200 * MS
+        turns.ran(0, 1, 200 * MS, now_ns)
+        turns.ran(1, 1, 20 * MS, now_ns)
+    assert turns.of(0, 1) > 100 * MS and turns.wait(arena, 1, 1, now_ns, now_ns) == 0
+    later_ns = now_ns + 11 * SECOND
+    turns.ran(1, 1, 30 * MS, later_ns - SECOND)
+    learnt_ns = turns.of(1, 1)
+    assert turns.wait(arena, 0, 1, later_ns, later_ns) == 0 and turns.of(0, 1) == 2 * MS
+    # The other one has run meanwhile: what it has learnt stays.
+    assert learnt_ns == turns.of(1, 1) > 20 * MS
+    assert turns.wait(arena, 1, 1, later_ns, later_ns) > later_ns
+
+
 def test_what_it_is_not_told() -> None:
     arena = arena_of(2)
     for devices, bells in (([], []), ([0], [1, 2]), ([1], [1]), ([0, 2], [1, 2]), (list(range(9)), [1] * 9)):
