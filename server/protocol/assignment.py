@@ -47,7 +47,8 @@ def to_text(assignment: Assignment) -> str:
 
 
 def _text(documents: list[dict[str, Any]]) -> str:
-    return json.dumps({**documents[0], "others": documents[1:]} if documents[1:] else documents[0])
+    first, *others = ({key: value for key, value in document.items() if value} for document in documents)
+    return json.dumps({**first, "others": others} if others else first, separators=(",", ":"))
 
 
 def _document(assignment: Assignment) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def from_text(text: str) -> Assignment:
 def _assignment(document: dict[str, Any]) -> Assignment:
     return Assignment(
         document["device"],
-        document["nodes"],
+        document.get("nodes", {}),
         document.get("fallback", ""),
         document.get("instances", 0),
         tuple(_assignment(one) for one in document.get("others", ())),

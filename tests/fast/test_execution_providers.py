@@ -15,7 +15,7 @@ import pytest
 from server.executor import providers
 from server.executor.backend import LoadError
 from server.models.providers import CUDA, OPENVINO, TENSORRT, Provider, of_accelerator, of_device
-from server.option_values import device
+from server.option_values import MAX_DEVICES, device
 from server.protocol.assignment import MAX_BYTES, Assignment, from_text, to_text
 
 
@@ -285,6 +285,15 @@ def test_an_assignment_fits_whatever_it_says() -> None:
     assert from_text("") == Assignment()
     placed = Assignment("cuda:0", {CUDA: 12, "CPUExecutionProvider": 3}, "why")
     assert from_text(to_text(placed)) == placed
+    others = (placed._replace(device="cuda:1", instances=3), Assignment("cpu", {}, "no GPU", 1))
+    several = placed._replace(instances=2, others=others)
+    assert from_text(to_text(several)) == several
+    assert [one.device for one in several.every] == several.devices.split(", ") == ["cuda:0", "cuda:1", "cpu"]
+    nodes = {f"Provider{number}" * 3: number for number in range(5)}
+    most = [Assignment(f"openvino:GPU.{index}", nodes, "why " * 50, 4) for index in range(MAX_DEVICES)]
+    text = to_text(most[0]._replace(others=tuple(most[1:])))
+    assert len(text.encode()) <= MAX_BYTES
+    assert [(one.device, one.instances) for one in from_text(text).every] == [(one.device, 4) for one in most]
     long = Assignment("cpu", {f"Provider{number}" * 5: number for number in range(50)}, "ü" * 1000)
     assert len(to_text(long).encode()) <= MAX_BYTES and from_text(to_text(long)).device == "cpu"
 

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from server import cli_ps
 from server.protocol import v2
+from server.protocol.assignment import Assignment
 from server.protocol.served import ServedModel, ServerInfo, StaticCatalog, TensorInfo
 from tests.support import counters
 
@@ -92,6 +94,20 @@ def test_config_of_a_batched_model() -> None:
     document = v2.model_config(counters.digits())
     assert json.loads(document) == DIGITS_CONFIG
     assert list(json.loads(document)) == list(DIGITS_CONFIG), "Triton's order of keys"
+
+
+def test_config_of_a_model_on_several_devices() -> None:
+    placed = Assignment("cuda:1", instances=2, others=(Assignment("cpu", instances=1), Assignment("tensorrt:0")))
+    tensors = (TensorInfo("x", "FP32", (-1, 2)),)
+    model = ServedModel("m", "1", tensors, tensors, batched=True, max_batch=8, instances=3, placed=lambda: placed)
+    groups = json.loads(v2.model_config(model))["instance_group"]
+    assert [(one["name"], one["kind"], one["count"], one["gpus"]) for one in groups] == [
+        ("m_0", "KIND_GPU", 2, [1]),
+        ("m_1", "KIND_CPU", 1, []),
+        ("m_2", "KIND_GPU", 3, [0]),
+    ]
+    assert cli_ps._device({"instance_group": groups}) == "gpu 1, cpu, gpu 0"
+    assert cli_ps._device({"instance_group": groups[1:2] * 2}) == "cpu" and cli_ps._device({}) is None
 
 
 def test_config_of_a_model_without_a_batch_axis() -> None:
