@@ -161,7 +161,7 @@ cdef class LaneExecutor:
     cdef int wait(self) noexcept nogil:
         if self.has_turns:
             self.turns.turn_looks(self.instance)
-        while not self.v.lane.shutdown:
+        while not relaxed_load_half(&self.v.lane.shutdown):
             if self.has_turns:
                 if self.take_turn() == 0:
                     return 0
@@ -218,7 +218,7 @@ cdef class LaneExecutor:
                 # Another batch may be due before this one may be taken here.
                 due_ns = turn_ns if due_ns == 0 else min(due_ns, turn_ns)
                 code = RING_WAIT
-        if code != 0 and not self.v.lane.shutdown:
+        if code != 0 and not relaxed_load_half(&self.v.lane.shutdown):
             if code == RING_WAIT and due_ns - now < nap_ns:
                 nap_ns = due_ns - now
             if bell_nap(self.bell, nap_ns):
