@@ -131,6 +131,9 @@ class Rounds:
         }
         notes = [*(f"{name} {ratio:.2f}" for name, ratio in of_peak.items())]
         notes += [f"refusals p99 {refused_p99_ms:.1f} ms", f"back to normal after {recovery_ms:.0f} ms"]
+        unsent = sum(run["unsent"] for run in self.all()) / sum(run["offered"] for run in self.all())
+        if unsent:
+            notes.append(f"{unsent:.1%} not sent, for 512 others waited on the connection")
         if any(run["send_lag_p99_us"] > MAX_SEND_LAG_US for run in self.all()):
             notes.append("THE CLIENT WAS LATE: its figures are its own")
         return notes

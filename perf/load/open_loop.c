@@ -35,7 +35,8 @@ typedef struct {
     size_t len;
 } Connection;
 
-enum { IN_TIME, LATE, REFUSED, EXPIRED, OTHER, GAVE_UP, LOST, KINDS };
+/* UNSENT: it was due while DEPTH others waited on its connection. */
+enum { IN_TIME, LATE, REFUSED, EXPIRED, OTHER, GAVE_UP, LOST, UNSENT, KINDS };
 static uint64_t counts[KINDS], reconnects;
 static uint32_t *took_us[KINDS]; /* by kind: latencies of the measured requests */
 static uint32_t *send_lag_us;
@@ -135,7 +136,7 @@ static void send_due(uint64_t due_ns, uint64_t now, int is_last)
     if (due_ns >= measured_from)
         send_lag_us[send_count++] = (uint32_t)((now - due_ns) / 1000);
     if (c->outstanding == DEPTH) {
-        count(LOST, due_ns, now);
+        count(UNSENT, due_ns, now);
         flush_last(last);
         last = NULL;
         return;
@@ -328,9 +329,9 @@ int main(int argc, char **argv)
     printf("{\"offered\": %lu, \"seconds\": %.3f, \"offered_rate\": %.1f, \"goodput\": %.1f, ", offered, window_s,
            offered / window_s, final_counts[IN_TIME] / window_s);
     printf("\"in_time\": %lu, \"late\": %lu, \"refused\": %lu, \"expired\": %lu, \"other\": %lu, \"gave_up\": %lu, \"lost\": %lu, "
-           "\"unanswered\": %lu, \"reconnects\": %lu, ",
+           "\"unsent\": %lu, \"unanswered\": %lu, \"reconnects\": %lu, ",
            final_counts[IN_TIME], final_counts[LATE], final_counts[REFUSED], final_counts[EXPIRED], final_counts[OTHER],
-           final_counts[GAVE_UP], final_counts[LOST], offered > measured ? offered - measured : 0, reconnects);
+           final_counts[GAVE_UP], final_counts[LOST], final_counts[UNSENT], offered > measured ? offered - measured : 0, reconnects);
     uint64_t served = final_counts[IN_TIME];
     uint32_t *ok = malloc((final_counts[IN_TIME] + final_counts[LATE] + 1) * sizeof *ok);
     memcpy(ok, took_us[IN_TIME], served * sizeof *ok);
