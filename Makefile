@@ -27,7 +27,7 @@ STRESS ?= $(or $(HEADRACE_STRESS),1)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  ARGS='...' goes to headrace (serve) or pytest (test, t); PYTHON=python3.12 picks the interpreter of .venv."
+	@echo "  ARGS='...' goes to headrace (serve), pytest (test, t) or perf (ARGS=--quick); PYTHON=python3.12 picks the interpreter of .venv."
 
 # --- environments -----------------------------------------------------------------------------------------------------
 

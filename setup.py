@@ -89,6 +89,7 @@ def main() -> None:
         compiler_directives=DIRECTIVES,
         nthreads=0 if re.search(r"\b(asan|tsan)\b", VARIANT) else 2,
         include_path=["."],
+        quiet=True,
     )
     setup(
         ext_modules=modules,

@@ -229,7 +229,7 @@ def serve_config(program: Program, settings: Settings, environ: Mapping[str, str
         name: value for name, value in program.defaults.items() if not environ.get(config.BY_NAME[name].variable, "")
     }
     return config.load(
-        {**unset, **settings.flags}, sources=settings.sources, environ=environ, on_terminal=sys.stderr.isatty()
+        {**unset, **settings.flags}, sources=settings.sources, environ=environ, on_terminal=config.is_on_terminal()
     )
 
 

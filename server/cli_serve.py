@@ -47,7 +47,7 @@ def read(arguments: list[str], environ: Mapping[str, str]) -> config.ServeConfig
         reader.error("--as comes first, and what follows it is that program's command line")
     for name, near in config.misspelt(environ):
         sys.stderr.write(f"headrace: warning: {name} is not a setting; did you mean {near}?\n")
-    return config.load(options, path=path, environ=environ, on_terminal=sys.stderr.isatty())
+    return config.load(options, path=path, environ=environ, on_terminal=config.is_on_terminal())
 
 
 def parser() -> Parser:

@@ -529,6 +529,13 @@ def _set_ports(values: dict[str, Any]) -> None:
         raise ConfigurationError("expected at least one port or --uds to serve on", key="--http-port")
 
 
+def is_on_terminal() -> bool:
+    """Whether people started this by hand: then nobody needs time to look away before it stops. One stream is enough,
+    the others may go to files.
+    """
+    return any(os.isatty(stream) for stream in (0, 1, 2))
+
+
 def misspelt(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """Variables that look like a misspelt setting, each with the setting it resembles.
 

@@ -38,6 +38,10 @@ class Batching:
     shaped: bool = False
 
 
+#: The end of the reason of a model that is not padded.
+EQUAL_SHAPES = ", so only rows of equal shape run together"
+
+
 def verdict(model: OnnxModel) -> Batching:
     """Batched if every tensor has a free first axis and nothing says they are different axes."""
     if not model.inputs:
@@ -73,8 +77,7 @@ def verdict(model: OnnxModel) -> Batching:
     free = shape_text(_other_axes(tensor))
     return Batching(
         True,
-        f"{reason}; {kind} {tensor.name!r} has variable dimensions {free} besides, so only rows of equal shape run "
-        "together",
+        f"{reason}; {kind} {tensor.name!r} has variable dimensions {free} besides{EQUAL_SHAPES}",
         symbol,
         shaped=True,
     )

@@ -66,13 +66,14 @@ class _Fit:
         outputs = self._narrowed("output", config.outputs, model.outputs, is_batched)
         narrowed = replace(model, inputs=inputs, outputs=outputs)
         batching = self._batching(narrowed, is_batched)
+        padding = self._padding(narrowed, batching)
         fitted = Fitted(
             narrowed,
-            batching,
+            replace(batching, reason=_padded_reason(batching.reason, padding, inputs)) if padding else batching,
             _seen(config.inputs, inputs, is_batched),
             _seen(config.outputs, outputs, is_batched),
             config.max_batch_size if is_batched else 0,
-            self._padding(narrowed, batching),
+            padding,
             self._axes,
         )
         self._check_rest(fitted, is_batched)
@@ -221,6 +222,14 @@ class _Fit:
                 )
         if given:
             self._parsed.refuse(f"{place}{{{min(given)}}}", "expected the name of an input")
+
+
+def _padded_reason(reason: str, padding: Padding, inputs: Sequence[TensorInfo]) -> str:
+    """The verdict's reason, where rows of different shape may run together."""
+    axes = ", ".join(
+        f"{inputs[pad.tensor].name!r} on axis {pad.axis} to multiples of {pad.multiple}" for pad in padding.pads
+    )
+    return f"{reason.removesuffix(batchability.EQUAL_SHAPES)}; rows run together that are alike once padded: {axes}"
 
 
 def _seen(said: Sequence[TensorConfig], there: Sequence[TensorInfo], is_batched: bool) -> tuple[TensorInfo, ...]:

@@ -19,6 +19,7 @@ from server.supervisor.banner import Address, Banner, BannerModel, Tensor, rende
 from server.supervisor.lanes import Lane
 
 MODEL_READY = 1
+EVERY_INTERFACE = ("0.0.0.0", "::", "")
 
 
 def ready(
@@ -42,7 +43,7 @@ def ready(
         addresses=addresses(config, ports),
         worker_count=config.workers,
         ready_s=(time.monotonic_ns() - started_ns) / 1e9,
-        notes=(*_shared(lanes), *_fallbacks(lanes)),
+        notes=(*exposure(addresses(config, ports)), *_shared(lanes), *_fallbacks(lanes)),
     )
     try:
         sys.stdout.write(render(banner, colour=sys.stdout.isatty()))
@@ -70,6 +71,12 @@ def addresses(config: ServeConfig, ports: Mapping[str, int]) -> tuple[Address, .
     if config.metrics_port == SAME and not first.path:
         found.insert(2, first._replace(name="metrics"))
     return tuple(found)
+
+
+def exposure(found: Sequence[Address]) -> tuple[str, ...]:
+    """What other hosts can reach: the addresses are shown as a client on this one writes them."""
+    names = [address.name for address in found if not address.path and address.host in EVERY_INTERFACE]
+    return (f"{', '.join(names)}: on every interface of this host, without TLS or authentication",) if names else ()
 
 
 def _served(config: ServeConfig, lane: Lane, started_ns: int) -> BannerModel:

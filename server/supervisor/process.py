@@ -159,6 +159,8 @@ class Supervisor:
         for index, child in self.workers.items():
             if child.ready_ns == 0 and self.control.page(index)["ready"]:
                 child.ready_ns = now_ns
+                if self.announced:
+                    log.info("worker_ready", pid_worker=child.pid, worker=index)
         if self.stage == "serving":
             self.models.on_bell()
         self._announce()
@@ -189,7 +191,7 @@ class Supervisor:
             self._stop_workers()
             return
         announce.ready(self.config, lanes, self.models.found, ports, self.started_ns)
-        log.info("ready", version=__version__, models=len(lanes), ports=ports)
+        log.info("ready", version=__version__, models=len(lanes), ports=ports, host=self.config.host)
 
     # -- what workers and executors need
 
@@ -301,6 +303,7 @@ class Supervisor:
             os.eventfd_write(bell, 1)
 
     def on_worker_death(self, index: int, child: Child, status: int, restart_in_ns: int) -> bool:
+        connection_count = self.control.page(index)["connections_open"]
         self.control.set_ready(index, 0, False)
         self.control.clear_bell(index)
         reaped = sum(lane.ring.reap_owner(index) for lane in self.models.lanes)
@@ -319,6 +322,7 @@ class Supervisor:
             worker=index,
             status=status,
             rows_reaped=reaped,
+            connections_lost=connection_count,
             restart_in_ms=restart_in_ns // 10**6,
             **({"stack": child.stack} if child.stack else {}),
         )
@@ -416,4 +420,5 @@ class Supervisor:
     def _end_if_alone(self) -> None:
         if not len(self.executors):
             self.stage = "ended"
+            log.info("stopped", status=self.exit_status)
             self.loop.stop()

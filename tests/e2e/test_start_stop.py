@@ -42,6 +42,7 @@ def test_a_signal_ends_it_with_exit_code_0(tmp_path: Path, sign: signal.Signals)
     server = start(tmp_path, "--workers", "1")
     try:
         server.stop(sign)
+        assert '"event":"stopped"' in server.log()
     finally:
         server.kill()
 

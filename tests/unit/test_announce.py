@@ -6,7 +6,7 @@ import pytest
 
 from server.config import ServeConfig
 from server.option_values import OFF, SAME
-from server.supervisor.announce import addresses
+from server.supervisor.announce import addresses, exposure
 from server.supervisor.banner import Address
 
 HOST = "127.0.0.1"
@@ -51,3 +51,17 @@ HOST = "127.0.0.1"
 )
 def test_addresses(config: ServeConfig, ports: dict[str, int], expected: list[Address]) -> None:
     assert list(addresses(config, ports)) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (ServeConfig(), None),
+        (ServeConfig(host="::1", grpc_host="::1", metrics_host="::1"), None),
+        (ServeConfig(host="0.0.0.0", grpc_host="0.0.0.0", metrics_host="0.0.0.0"), "http, grpc, metrics"),
+        (ServeConfig(metrics_host="::"), "metrics"),
+    ],
+)
+def test_what_other_hosts_can_reach_is_said(config: ServeConfig, names: str | None) -> None:
+    notes = exposure(addresses(config, {"http": 1, "grpc": 2, "metrics": 3, "uds:/run/a": 0}))
+    assert notes == ((f"{names}: on every interface of this host, without TLS or authentication",) if names else ())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from server import config, hostinfo
-from server.config import OPTIONS, ServeConfig, load, misspelt
+from server.config import OPTIONS, ServeConfig, is_on_terminal, load, misspelt
 from server.errors import ConfigurationError
 from server.option_values import OFF, SAME, Value
 
@@ -87,6 +88,12 @@ def test_defaults_from_this_machine() -> None:
     found = load({}, path=Path("models"), environ={})
     assert 1 <= found.workers <= 4
     assert found.path == Path("models")
+
+
+@pytest.mark.parametrize("streams", [(), (0,), (1,), (2,), (0, 1, 2)])
+def test_one_stream_that_is_a_terminal_is_enough(monkeypatch: pytest.MonkeyPatch, streams: tuple[int, ...]) -> None:
+    monkeypatch.setattr(os, "isatty", lambda stream: stream in streams)
+    assert is_on_terminal() == bool(streams)
 
 
 @pytest.mark.parametrize(("on_terminal", "delay_s"), [(True, 0.0), (False, 5.0)])

@@ -170,3 +170,20 @@ def test_what_explain_prints_says_the_same(tmp_path: Path) -> None:
     again = configured(tmp_path / "again", text_of(found, settings_of(found, SERVER)), [-1, -1])
     assert isinstance(first, Fitted) and isinstance(again, Fitted)
     assert first.padding == again.padding == Padding((Pad(0, 1, 0, 4, 2**31 - 1, bytes(4)),), (Cut(0, 1, 0),))
+
+
+def test_the_verdict_says_what_is_padded(tmp_path: Path) -> None:
+    """`explain`, the banner and /config show it."""
+    folder = tmp_path / "seq"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").write_bytes(onnx_writer.variable_mlp())
+
+    def reason() -> str:
+        (found,) = repository.scan(folder)
+        assert found.error is None and found.batching is not None
+        return found.batching.reason
+
+    assert reason().endswith("so only rows of equal shape run together")
+    (folder / "config.pbtxt").write_text('parameters { key: "pad_x" value { string_value: "axis=1 multiple=16" } }')
+    text = reason()
+    assert text.endswith("besides; rows run together that are alike once padded: 'x' on axis 1 to multiples of 16")
