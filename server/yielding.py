@@ -1,24 +1,26 @@
-"""An executor gives way from its first moment until its model is loaded.
+"""Who does not serve gives way to those who do: the supervisor always, an executor until its model is loaded.
 
-A thread that wakes up may have to wait until the running one has used up its slice, some milliseconds, and requests of
-models that are served on the same core would notice. Where an executor may take it back afterwards (a privilege), it
-loads in the idle class, which gives way at once, but for IDLE_S at the most: on a machine without a moment to spare it
-would never end. Else, and after that, it runs in slices of a tenth of a millisecond, which Linux since 6.12 gives to
-any thread that asks with sched_setattr(2); its share of the core stays what it was.
+A thread that wakes up takes the core at once from one in the idle class and, since Linux 6.12, from one with a longer
+slice; else it may have to wait until the other has used up its own, which the kernel notices every few milliseconds,
+and requests of models that are served on the same core would show it. So an executor loads in the idle class where it
+may take that back afterwards (a privilege), but for IDLE_S at the most: on a machine without a moment to spare it
+would never end. Else, and after that, it runs in long slices, which any thread may ask for with sched_setattr(2); its
+share of the core stays what it was.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import struct
 import threading
 from collections.abc import Iterator
 
-#: The shortest that the kernel takes.
-SLICE_NS = 100_000
+#: The longest that the kernel takes.
+SLICE_NS = 100_000_000
 IDLE_S = 3.0
 _SYSTEM_CALLS = {"x86_64": 314, "aarch64": 274}
 #: struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
@@ -38,8 +40,9 @@ def set_slice(thread: int, slice_ns: int) -> bool:
     return bool(ctypes.CDLL(None).syscall(number, thread, attributes, 0) == 0)
 
 
+@functools.cache
 def may_come_back() -> bool:
-    """Whether a thread of this process that is in the idle class may leave it again."""
+    """Whether a thread of this process, or of one that it forks, may leave the idle class again. Asked once."""
     found: list[bool] = []
 
     def probe() -> None:
@@ -65,6 +68,13 @@ def _everybody(slice_ns: int) -> None:
             set_slice(int(name), slice_ns)
 
 
+def stand_back() -> None:
+    """The calling thread gives way in its own class, for good; its children do until they say end()."""
+    set_slice(0, SLICE_NS)
+    # They need not find that out each by itself.
+    may_come_back()
+
+
 def begin(idle_s: float = IDLE_S) -> None:
     """This process and the threads that it starts give way until end(). Leaves alone who was given another class."""
     global _timer
@@ -73,15 +83,15 @@ def begin(idle_s: float = IDLE_S) -> None:
     set_slice(0, SLICE_NS)
     if not may_come_back():
         return
-    _timer = threading.Timer(idle_s, _everybody, (SLICE_NS,))
-    _timer.daemon = True
     # The class first: what starts a thread takes its time, too.
     os.sched_setscheduler(0, os.SCHED_IDLE, _PLAIN)
+    _timer = threading.Timer(idle_s, _everybody, (SLICE_NS,))
+    _timer.daemon = True
     _timer.start()
 
 
 def end() -> None:
-    """All threads of this process are as they were before begin(), without which nothing happens."""
+    """All threads of this process are as they were before begin() or stand_back()."""
     global _timer
     if _timer is not None:
         _timer.cancel()
@@ -91,7 +101,7 @@ def end() -> None:
 
 
 @contextlib.contextmanager
-def in_short_slices() -> Iterator[None]:
+def in_long_slices() -> Iterator[None]:
     """For a block in a thread of a process that serves meanwhile. Not in the idle class: who holds what the serving
     threads wait for, the interpreter's lock above all, has to come on.
     """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -56,6 +59,36 @@ def test_the_idle_class_is_left_in_time(pool: threading.Thread) -> None:
     assert os.sched_getscheduler(0) == os.SCHED_IDLE
     pool.start()
     wait_until(lambda: classes() == {os.SCHED_OTHER}, "everybody out of the idle class")
+
+
+def slice_ns() -> int:
+    """Of the calling thread, as the kernel says it."""
+    attributes = ctypes.create_string_buffer(48)
+    number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
+    assert ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, len(attributes), 0) == 0
+    return int.from_bytes(attributes.raw[24:32], sys.byteorder)
+
+
+def test_a_slice_is_long_until_the_end() -> None:
+    """In a thread of its own, whose slice goes with it."""
+    found: list[int] = []
+
+    def run() -> None:
+        found.append(slice_ns())
+        yielding.stand_back()
+        found.append(slice_ns())
+        yielding.end()
+        found.append(slice_ns())
+
+    if not yielding.set_slice(0, 0):
+        pytest.skip("this kernel does not let threads choose their slices")
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    before, inside, after = found
+    if inside == before:
+        pytest.skip("this kernel knows no slices of threads")
+    assert inside == yielding.SLICE_NS > before == after
 
 
 def test_without_the_right_to_come_back_nobody_goes(monkeypatch: pytest.MonkeyPatch) -> None:
