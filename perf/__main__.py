@@ -163,7 +163,9 @@ class Session:
         request = wire.infer_binary("mlp")
         with self.server(models, extra=loading.SERVER_OPTIONS) as server:
             heavy, pair_count = models / loading.HEAVY / "1" / "model.onnx", 4 * self.blocks
-            self.measure("P17", "P17", lambda: loading.beside_a_load(server, request, self.load, heavy, pair_count))
+            # Who asks for the loads is not to be on the server's core.
+            with processes.on_cpu(CLIENT_CPU):
+                self.measure("P17", "P17", lambda: loading.beside_a_load(server, request, self.load, heavy, pair_count))
 
     def starts(self) -> None:
         commands = {"P14s": self.command}
