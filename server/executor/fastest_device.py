@@ -1,8 +1,8 @@
 """`--device fastest`: a model's batches are run on every device that is there, before one of them gets the model.
 
-What counts is the time of a batch at a few sizes (server.models.placement.fastest is the rule); the CPU stays where
-another device is hardly faster. Zeros are run, in scratch memory. Costs a load and at most BUDGET_NS for each device,
-once, when the model is loaded.
+What counts is the time of a batch at a few sizes, and what others ask of the devices at the moment
+(server.models.placement.decide is the rule); the CPU keeps a model that is answered hardly sooner elsewhere. Zeros are
+run, in scratch memory. Costs a load and at most BUDGET_NS for each device, once, when the model is loaded.
 """
 
 from __future__ import annotations
@@ -10,16 +10,26 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
+from typing import NamedTuple
 
 from server import log
 from server.executor.backend import REFUSALS, Backend, LoadError
 from server.executor.rows_warm_up import run_times_ns
 from server.executor.runner import TensorSpec, zeros
-from server.models.placement import fastest
+from server.models.answer_time import Cells
+from server.models.live_load import measured
+from server.models.placement import Put, Snapshot, decide
 from server.option_values import CPU
 
 #: Larger sizes are left out when a device has taken this long.
 BUDGET_NS = 1_000_000_000
+
+
+class Chosen(NamedTuple):
+    """The device that a model gets, and what its runs take on each: (rows, ns)."""
+
+    device: str
+    run_ns: dict[str, Cells]
 
 
 def fastest_device(
@@ -29,21 +39,28 @@ def fastest_device(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     name: str,
+    live: Snapshot,
+    *,
+    threads: int,
+    instances: int,
     clock: Callable[[], int] = monotonic_ns,
-) -> str:
-    """Of `devices`, as --device names them, the one on which the model's batches take least time. load: a session
-    there; sizes: rows, ascending.
+) -> Chosen:
+    """Of `devices`, by the names that people read, the one for a model. load: a session there; sizes: rows, ascending;
+    live: of server.models.live_load.without, the model being the last.
     """
-    measured: dict[str, list[tuple[int, int]]] = {}
+    run_ns: dict[str, Cells] = {}
     for device in devices:
         try:
-            measured[device] = _measure(load(device), sizes, inputs, outputs, clock)
+            if cells := _measure(load(device), sizes, inputs, outputs, clock):
+                run_ns[device] = cells
         except LoadError as error:
             log.info("device_not_measured", model=name, device=device, reason=str(error))
-    chosen = fastest(measured, CPU)
-    times = {device: {rows: round(ns / 1000, 1) for rows, ns in cells} for device, cells in measured.items()}
-    log.info("device_measured", model=name, device=chosen, rows_us=times)
-    return chosen
+    action = decide(measured(live, run_ns, threads, instances))
+    chosen = action.devices[0] if isinstance(action, Put) else CPU
+    times = {device: {rows: round(ns / 1000, 1) for rows, ns in cells} for device, cells in run_ns.items()}
+    asked = {one.name: round(one.rows_per_s, 1) for one in live.models if one.rows_per_s}
+    log.info("device_measured", model=name, device=chosen, rows_us=times, rows_per_s=asked)
+    return Chosen(chosen, run_ns)
 
 
 def some_sizes(sizes: Sequence[int]) -> list[int]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from server._fast.lane_executor import LaneExecutor
     from server.executor.backend import Backend
     from server.executor.batch_cap import BatchCap
+    from server.executor.fastest_device import Chosen
     from server.executor.rows_warm_up import Sample
     from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
     from server.executor.shaped_runner import ShapedRunner
@@ -80,6 +81,8 @@ class ExecutorPlan(NamedTuple):
     golden: Path | None = None
     padding: Padding = NO_PADDING
     batch_axes: BatchAxes = NO_AXES
+    #: What others ask of the devices, as server.models.live_load writes it; for a model that is to be placed.
+    live: str = ""
     #: The process only sees whether the model can be loaded; another one serves it.
     is_trial: bool = False
 
@@ -183,22 +186,35 @@ def _device(
     session: Callable[[str], Backend],
     inputs: list[TensorSpec],
     outputs: list[TensorSpec],
-) -> str:
+) -> Chosen:
     """What the session gets for --device: a model that names its provider, or of which requests decide the shapes, is
     not measured.
     """
-    if place.device != FASTEST:
-        return place.device
-    if place.providers or not plan.arena.rows_mode or plan.batch_axes:
-        return CPU
-    from server._fast import cost_table
-    from server.executor.fastest_device import fastest_device, some_sizes
-    from server.executor.onnx_backend import devices
+    from server.executor.fastest_device import Chosen, fastest_device, some_sizes
 
-    there = devices()
+    if place.device != FASTEST:
+        return Chosen(place.device, {})
+    if place.providers or not plan.arena.rows_mode or plan.batch_axes:
+        return Chosen(CPU, {})
+    from server._fast import cost_table
+    from server.executor.onnx_backend import devices
+    from server.models.live_load import from_text
+
+    there = [Place(device).label for device in devices()]
     if there == [CPU]:
-        return CPU
-    return fastest_device(session, there, some_sizes(cost_table.sizes(plan.arena)), inputs, outputs, plan.name)
+        return Chosen(CPU, {})
+    sizes = some_sizes(cost_table.sizes(plan.arena))
+    return fastest_device(
+        session,
+        there,
+        sizes,
+        inputs,
+        outputs,
+        plan.name,
+        from_text(plan.live),
+        threads=plan.intra_op_threads,
+        instances=len(plan.instance_bells),
+    )
 
 
 class _OnDevice(NamedTuple):
@@ -223,7 +239,8 @@ def _load_on(
 
     settings = dataclasses.replace(plan.session, providers=place.providers)
     session = functools.partial(OnnxBackend, plan.path, intra_op_threads=plan.intra_op_threads, settings=settings)
-    loaded = session(device=_device(plan, place, lambda device: session(device=device), inputs, outputs))
+    chosen = _device(plan, place, lambda device: session(device=device), inputs, outputs)
+    loaded = session(device=chosen.device)
     if not plan.is_trial:
         _tell_where(plan, loaded.assignment)
     backend: Backend = loaded
@@ -248,7 +265,7 @@ def _load_on(
     # Recorded requests are as clients send them, which is as the model has it but for what is reshaped.
     shown = backend if plan.reshaped else loaded
     check_golden(plan.golden, backend=shown, native=loaded, inputs=inputs, outputs=outputs)
-    return _OnDevice(backend, loaded.assignment, samples)
+    return _OnDevice(backend, loaded.assignment._replace(measured=chosen.run_ns), samples)
 
 
 def load(plan: ExecutorPlan) -> list[Instance]:

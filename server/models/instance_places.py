@@ -5,20 +5,29 @@ A configuration comes first: its groups, else its accelerators. Then --device, o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from server.config import ServeConfig
 from server.models.model_config import MAX_INSTANCES, ModelConfig
 from server.models.providers import Place
-from server.option_values import CPU, devices_of
+from server.option_values import CPU, FASTEST, devices_of
 
 
-def places_of(config: ModelConfig, server: ServeConfig) -> tuple[Place, ...]:
-    """As many as there are instances; those of one device side by side."""
+def places_of(config: ModelConfig, server: ServeConfig, devices: Sequence[str] = ()) -> tuple[Place, ...]:
+    """As many as there are instances; those of one device side by side. devices: in place of --device, of a model that
+    `--device fastest` has given these.
+    """
     if config.places:
         return config.places
     count = config.instances or server.instances
     if config.on_cpu or config.session.providers:
         return (Place(CPU if config.on_cpu else server.device, config.session.providers),) * count
-    return tuple(Place(device) for device in devices_of(server.device) for _ in range(count))
+    return tuple(Place(device) for device in devices or devices_of(server.device) for _ in range(count))
+
+
+def is_placed_by_load(config: ModelConfig, server: ServeConfig) -> bool:
+    """Whether neither the configuration nor --device says where the model runs."""
+    return set(places_of(config, server)) == {Place(FASTEST)}
 
 
 def is_spread(config: ModelConfig, server: ServeConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from server.config import ServeConfig
@@ -33,11 +34,15 @@ class LaneSettings(NamedTuple):
     places: tuple[Place, ...] = ()
 
 
-def settings_of(version: ModelVersion, server: ServeConfig, all_instances: int = 0) -> LaneSettings:
-    """The settings of a version that can be served. all_instances: those of all models that share the processors."""
+def settings_of(
+    version: ModelVersion, server: ServeConfig, all_instances: int = 0, devices: Sequence[str] = ()
+) -> LaneSettings:
+    """The settings of a version that can be served. all_instances: those of all models that share the processors;
+    devices: those that `--device fastest` has given it, () before.
+    """
     assert version.model is not None and version.batching is not None
     config = version.config
-    places = places_of(config, server)
+    places = places_of(config, server, devices)
     instances = len(places)
     max_batch_size = config.max_batch_size or server.max_batch_size
     # A queue that is shorter than a batch would make batches shorter.

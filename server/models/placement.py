@@ -1,23 +1,23 @@
-"""Which devices a model's instances run on, and which of several devices takes the next batch: pure functions.
+"""Which devices a model runs on, and which of several devices takes the next batch: pure functions.
 
-`decide(snapshot)` gives one action; the caller does it and asks again with the world as it then is, until there is
-nothing to do. The rules, in their order:
+`decide(snapshot)` is what `--device fastest` asks: the executor of a model that is loaded, with what it has measured
+and what the others ask of the devices at that moment, and the supervisor every few seconds, with the demand as it then
+is. It gives one action, the list of devices that one model is to have; whoever does it asks again with the world as it
+has become. The rules:
 
-1. What runs on a device that is broken or gone, or belongs to a model that is not wanted, ends.
-2. Every model gets an instance: on the device where a request would be answered soonest, its speed and what others make
-   it do considered, among those with room. Where nothing has room, an instance that a model has in addition to others
-   gives way; if there is none, the model is refused with the figures.
-3. A model that is busier than BUSY gets another instance, where that helps and nobody is pushed over the edge.
-4. A model that would stay below CALM without its least useful instance loses that one.
+1. A model without a place gets the device on which its requests are answered soonest. While nobody asks for it, that is
+   the one with the shortest runs over all sizes; the first device keeps it unless another is clearly better.
+2. A model that is asked for gets another device, or one more, where that answers its requests in GAIN of the time, and
+   the requests of all models together no later.
+3. A model on several devices loses one without which its requests take hardly longer (KEEP).
 
-Between BUSY and CALM nothing happens, so that a load at the edge does not make instances come and go. Weights count
-once for each device, however many instances a model has there. Equal choices are made by name: the same snapshot gives
-the same action always. No clock, no I/O.
+Between GAIN and KEEP nothing happens, so a load at the edge moves nothing; and since every change of the second kind
+shortens what all requests take together, a steady load comes to rest. Devices that are two ways to use one piece of
+hardware share its load, and a model has only one of them. Equal choices are made by name: the same snapshot gives the
+same action always. No clock, no I/O.
 
-`--device fastest` asks `fastest`. `next_device` is the reference for server/_fast/device_turns, which instances of a
-model on several devices ask before they take a batch. Where instances are is what configurations and `--device` say:
-`decide`, which would move them with the load, is proved in simulated worlds (tests/fast/test_placement_worlds.py), and
-nobody asks it.
+`next_device` is the reference for server/_fast/device_turns, which instances of a model on several devices ask before
+they take a batch.
 """
 
 from __future__ import annotations
@@ -25,97 +25,76 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-#: A model whose instances run this share of the time gets another one.
-BUSY = 0.8
-#: It loses one when the others would run less than this share of the time.
-CALM = 0.5
-#: A device that takes so much longer for one row is no help to a model that has a faster one.
-SLOWER_LIMIT = 8
-#: How full a device may become by what is put there for speed.
-FULL = 0.95
+from server.models.answer_time import Cells, Estimate, answer, rate, ratio
+
+#: A model moves where its requests take at most this share of the time that they take now.
+GAIN = 0.7
+#: It does without a device if its requests then take at most so much longer.
+KEEP = 1.1
+#: The preferred device gets a new model unless another takes at most this share of the time.
+MARGIN = 0.9
 
 
 class Device(NamedTuple):
-    """`memory_bytes` is what models may use of it; `lanes` batches run at a time without slowing each other."""
+    """`unit`: the hardware that computes, which several devices may be ways to use; `lanes`: what it does at a time
+    without slowing it (processors; 1 of a GPU); `free_bytes`: memory for models, None where only trying shows it.
+    """
 
     name: str
-    memory_bytes: int
+    unit: str
     lanes: int = 1
-    is_healthy: bool = True
+    free_bytes: int | None = None
 
 
 class Model(NamedTuple):
-    """`run_ns`: device -> T(b) as (rows, nanoseconds) in ascending order, () where it was not measured yet; on devices
-    that are missing there it cannot run. `rows_per_s` is what clients ask for at the moment.
+    """`devices`: where it runs, () before it has a place; `run_ns`: device -> T(b) as measured there alone; on devices
+    that are missing there it cannot run. `instances` on each device; each takes `threads` of a device's lanes, as far
+    as it has so many.
+
+    Not `is_movable`: it is here for the load that it makes. `busy` is how many of its runs are in progress on the
+    average, for models of which no T(b) is known.
     """
 
     name: str
-    memory_bytes: int
-    run_ns: Mapping[str, Sequence[tuple[int, int]]]
+    devices: tuple[str, ...]
+    run_ns: Mapping[str, Cells]
     rows_per_s: float = 0.0
-    max_instances: int = 1
-
-    def one_ns(self, device: str) -> int:
-        """T(1); 0: not measured."""
-        cells = self.run_ns.get(device, ())
-        return cells[0][1] if cells else 0
-
-    def rate(self, device: str) -> float:
-        """Rows per second of one instance at the batch size that gives most; 0: not measured."""
-        return max((rows * 1e9 / ns for rows, ns in self.run_ns.get(device, ()) if ns > 0), default=0.0)
-
-
-class Instance(NamedTuple):
-    model: str
-    device: str
+    busy: float = 0.0
+    threads: int = 1
+    instances: int = 1
+    memory_bytes: int = 0
+    is_movable: bool = True
 
 
 class Snapshot(NamedTuple):
-    """Everything that the rules look at. Devices stand in the order of preference where nothing is measured.
-
-    `refused` are models that were found to have no place; whoever frees memory takes them out again.
-    """
+    """Everything that the rules look at. Devices stand in the order of preference."""
 
     devices: Sequence[Device]
     models: Sequence[Model]
-    instances: Sequence[Instance] = ()
-    refused: frozenset[str] = frozenset()
 
 
-class Start(NamedTuple):
-    model: str
-    device: str
-
-
-class Stop(NamedTuple):
-    model: str
-    device: str
-
-
-class Refuse(NamedTuple):
-    """There is no place for the model; the reason is for people."""
+class Put(NamedTuple):
+    """The model shall run on these devices and no others. `here` and `there`: what a request takes now and then;
+    None: it has no place now, or nobody asks for it.
+    """
 
     model: str
-    reason: str
+    devices: tuple[str, ...]
+    here: Estimate | None = None
+    there: Estimate | None = None
 
 
 class Nothing(NamedTuple):
     """All is as it should be."""
 
 
-Action = Start | Stop | Refuse | Nothing
+Action = Put | Nothing
 
 
 def decide(snapshot: Snapshot) -> Action:
-    """The next thing to do. O((models + instances) * devices)."""
+    """The next thing to do. O(models * devices), and O(models) more for each model that would like to move."""
     view = _View(snapshot)
-    return (
-        next(_misplaced(view), None)
-        or next(_homeless(view), None)
-        or next(_too_busy(view), None)
-        or next(_too_calm(view), None)
-        or Nothing()
-    )
+    return next(_homeless(view), None) or next(_better_elsewhere(view), None) or next(_spare(view), None) or Nothing()
 
 
 class _View:
@@ -123,138 +102,153 @@ class _View:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.devices = {device.name: device for device in snapshot.devices if device.is_healthy}
-        self.order = {device.name: index for index, device in enumerate(snapshot.devices)}
-        self.models = {model.name: model for model in sorted(snapshot.models)}
-        self.counts: dict[Instance, int] = {}
-        for instance in snapshot.instances:
-            self.counts[instance] = self.counts.get(instance, 0) + 1
-        self.free_bytes = {device.name: device.memory_bytes for device in self.devices.values()}
-        for instance in self.counts:
-            if instance.device in self.free_bytes and instance.model in self.models:
-                self.free_bytes[instance.device] -= self.models[instance.model].memory_bytes
+        self.devices = {device.name: device for device in snapshot.devices}
+        self.models = sorted(snapshot.models, key=lambda model: model.name)
+        #: Of each unit: the lanes that are taken, on the average.
+        self.taken = dict.fromkeys((device.unit for device in snapshot.devices), 0.0)
+        for model in self.models:
+            for unit, lanes in self.taken_by(model, model.devices).items():
+                self.taken[unit] += lanes
 
-    def places(self, model: Model) -> list[str]:
-        """The device of each of its instances."""
-        return sorted(
-            instance.device
-            for instance, count in self.counts.items()
-            if instance.model == model.name and instance.device in self.devices
-            for _ in range(count)
+    def able(self, model: Model) -> list[str]:
+        """Devices on which it can run, in the order of preference."""
+        return [name for name in self.devices if model.run_ns.get(name)]
+
+    def width(self, model: Model, device: str) -> int:
+        """The lanes that a run of it takes."""
+        return min(model.threads, self.devices[device].lanes)
+
+    def shares(self, model: Model, devices: Sequence[str]) -> dict[str, float]:
+        """How its rows are shared out over devices, when all of them are needed: by their speed."""
+        rates = {device: rate(cells) if (cells := model.run_ns.get(device)) else 0.0 for device in devices}
+        total = sum(rates.values())
+        return {device: one / total if total else 1 / len(devices) for device, one in rates.items()}
+
+    def taken_by(self, model: Model, devices: Sequence[str]) -> dict[str, float]:
+        """The lanes that it takes of each unit, if it runs there: a run is in progress for a part of the time."""
+        found: dict[str, float] = {}
+        for device, share in self.shares(model, devices).items():
+            if device not in self.devices:
+                continue
+            cells = model.run_ns.get(device)
+            runs = model.busy * share
+            if cells:
+                runs = min(model.instances, model.rows_per_s * share * cells[0][1] / cells[0][0] / 1e9)
+            unit = self.devices[device].unit
+            found[unit] = found.get(unit, 0.0) + runs * self.width(model, device)
+        return found
+
+    def stretch(self, model: Model, device: str, own_runs: float = 1.0) -> float:
+        """How much longer its runs take there for what is done beside them."""
+        unit, lanes = self.devices[device].unit, self.devices[device].lanes
+        others = self.taken[unit] - self.taken_by(model, model.devices).get(unit, 0.0)
+        return max(1.0, (self.width(model, device) * max(1.0, own_runs) + others) / lanes)
+
+    def answer(self, model: Model, devices: Sequence[str]) -> Estimate:
+        """What its requests take, if it runs there; it can."""
+        alone = [self._on(model, device, model.rows_per_s) for device in devices]
+        # Slower devices wait until the fastest is not enough: server/_fast/device_turns.
+        best = min(alone, key=lambda one: one.cost)
+        if len(devices) == 1:
+            return best
+        shares = self.shares(model, devices)
+        parts = [(share, self._on(model, device, model.rows_per_s * share)) for device, share in shares.items()]
+        together = Estimate(sum(share * one.ns for share, one in parts), max(one.pressure for _, one in parts))
+        return min(best, together, key=lambda one: one.cost)
+
+    def _on(self, model: Model, device: str, rows_per_s: float) -> Estimate:
+        cells = model.run_ns[device]
+        runs = min(model.instances, rows_per_s * cells[0][1] / cells[0][0] / 1e9)
+        return answer(cells, rows_per_s / model.instances, self.stretch(model, device, runs))
+
+    def has_room(self, model: Model, devices: Sequence[str]) -> bool:
+        """For all of it: what it has now stays until the other serves."""
+        return all(
+            free is None or model.memory_bytes <= free for free in (self.devices[name].free_bytes for name in devices)
         )
 
-    def use(self, model: Model, places: Sequence[str]) -> float:
-        """The share of the time that its instances run, if it had them at these places; 0 while nothing is measured."""
-        rate = sum(model.rate(device) for device in places)
-        return model.rows_per_s / rate if rate else 0.0
+    def total(self) -> float:
+        """What the requests of a second take together."""
+        return sum(
+            model.rows_per_s * self.answer(model, model.devices).cost
+            for model in self.models
+            if model.rows_per_s and model.devices and all(model.run_ns.get(device) for device in model.devices)
+        )
 
-    def load(self, device: str, without: str = "") -> float:
-        """The share of the device's time that is taken by all models but one."""
-        total = 0.0
-        for instance, count in self.counts.items():
-            if instance.device == device and instance.model in self.models and instance.model != without:
-                model = self.models[instance.model]
-                total += count * min(1.0, self.use(model, self.places(model)))
-        return total / max(1, self.devices[device].lanes)
-
-    def load_with(self, model: Model, device: str) -> float:
-        """load(), if the model had one more instance there."""
-        places = [*self.places(model), device]
-        own = places.count(device) * min(1.0, self.use(model, places))
-        return self.load(device, without=model.name) + own / max(1, self.devices[device].lanes)
-
-    def has_room(self, model: Model, device: str) -> bool:
-        return Instance(model.name, device) in self.counts or self.free_bytes[device] >= model.memory_bytes
-
-    def answer_ns(self, model: Model, device: str) -> tuple[bool, float, int, str]:
-        """How long a request would take there, as a key to sort by: what was not measured comes last, in its order."""
-        one_ns = model.one_ns(device)
-        idle = 1.0 - max(self.load_with(model, device), self.use(model, [*self.places(model), device]))
-        # A device that is full already is no place as long as another is not, however fast it is.
-        ns = one_ns / idle if idle > 1.0 - FULL else one_ns / (1.0 - FULL) * (2.0 - FULL - idle) * 1e6
-        return (not one_ns, ns, self.order[device], device)
+    def with_place(self, model: Model, devices: tuple[str, ...]) -> _View:
+        moved = model._replace(devices=devices)
+        models = [moved if one.name == model.name else one for one in self.models]
+        return _View(self.snapshot._replace(models=models))
 
 
-def _misplaced(view: _View) -> Iterator[Action]:
-    for instance in sorted(view.counts):
-        model = view.models.get(instance.model)
-        if model is None or instance.device not in view.devices or instance.device not in model.run_ns:
-            yield Stop(*instance)
-
-
-def _homeless(view: _View) -> Iterator[Action]:
-    homeless = [
-        model for model in view.models.values() if model.name not in view.snapshot.refused and not view.places(model)
-    ]
-    # Large models first: they have fewer places.
-    for model in sorted(homeless, key=lambda model: (-model.memory_bytes, model.name)):
-        able = [device for device in view.devices if device in model.run_ns]
-        there = [device for device in able if view.has_room(model, device)]
-        if there:
-            yield Start(model.name, min(there, key=lambda device: view.answer_ns(model, device)))
+def _homeless(view: _View) -> Iterator[Put]:
+    for model in view.models:
+        able = [name for name in view.able(model) if view.has_room(model, (name,))]
+        if model.devices or not able:
             continue
-        yield _spare(view, model, able) or Refuse(model.name, _no_room(view, model, able))
+        best, best_cost = able[0], MARGIN
+        for device in able[1:]:
+            cost = _cost(view, model, device, able[0])
+            if cost is not None and cost <= best_cost:
+                best, best_cost = device, cost
+        there = view.answer(model, (best,)) if model.rows_per_s else None
+        yield Put(model.name, (best,), None, there)
 
 
-def _spare(view: _View, model: Model, able: Sequence[str]) -> Stop | None:
-    """An instance whose end makes room, or a part of it, where that is enough in the end."""
-    for device in sorted(able, key=lambda device: view.order[device]):
-        found = [
-            other
-            for other in view.models.values()
-            if device in view.places(other) and set(view.places(other)) != {device}
-        ]
-        gain = sum(other.memory_bytes for other in found)
-        if found and view.free_bytes[device] + gain >= model.memory_bytes:
-            largest = max(found, key=lambda other: (other.memory_bytes, other.name))
-            return Stop(largest.name, device)
-    return None
+def _cost(view: _View, model: Model, device: str, base: str) -> float | None:
+    """What a request takes there, in terms of what it takes on another device."""
+    if model.rows_per_s:
+        return view.answer(model, (device,)).cost / view.answer(model, (base,)).cost
+    times = ratio(model.run_ns[device], model.run_ns[base])
+    return None if times is None else times * view.stretch(model, device) / view.stretch(model, base)
 
 
-def _no_room(view: _View, model: Model, able: Sequence[str]) -> str:
-    if not able:
-        return "there is no device that can run it"
-    best = max(able, key=lambda device: (view.free_bytes[device], device))
-    return (
-        f"it needs {_size(model.memory_bytes)} of memory, {best} has {_size(max(0, view.free_bytes[best]))} left of "
-        f"{_size(view.devices[best].memory_bytes)}; unload another model, or give the server more memory"
-    )
-
-
-def _too_busy(view: _View) -> Iterator[Action]:
-    for model in sorted(view.models.values(), key=lambda model: (-view.use(model, view.places(model)), model.name)):
-        places = view.places(model)
-        if not places or len(places) >= model.max_instances or view.use(model, places) <= BUSY:
+def _candidates(view: _View, model: Model) -> Iterator[tuple[str, ...]]:
+    """Other lists of devices for a model: another one, or one more beside those that it has."""
+    units = {view.devices[device].unit for device in model.devices}
+    for device in view.able(model):
+        if device in model.devices:
             continue
-        fastest_ns = min((model.one_ns(device) for device in places if model.one_ns(device)), default=0)
-        able = [
-            device
-            for device in view.devices
-            if device in model.run_ns
-            and view.has_room(model, device)
-            and places.count(device) < view.devices[device].lanes
-            and (not fastest_ns or model.one_ns(device) <= SLOWER_LIMIT * fastest_ns)
-            and view.load_with(model, device) <= FULL
-        ]
-        if able:
-            yield Start(model.name, min(able, key=lambda device: view.answer_ns(model, device)))
+        yield (device,)
+        if view.devices[device].unit not in units:
+            yield (*model.devices, device)
 
 
-def _too_calm(view: _View) -> Iterator[Action]:
-    for model in view.models.values():
-        places = view.places(model)
-        if len(places) < 2:
+def _is_settled(view: _View, model: Model) -> bool:
+    """Whether it runs where the rules know what it does, and is asked for."""
+    able = view.able(model)
+    return model.is_movable and model.rows_per_s > 0 and bool(model.devices) and set(model.devices) <= set(able)
+
+
+def _better_elsewhere(view: _View) -> Iterator[Put]:
+    found: list[tuple[float, Put]] = []
+    for model in filter(lambda one: _is_settled(view, one), view.models):
+        here = view.answer(model, model.devices)
+        for devices in _candidates(view, model):
+            there = view.answer(model, devices)
+            # A second device takes memory, which has to be worth it.
+            gain = there.cost / here.cost * KEEP ** (len(devices) - 1)
+            if gain <= GAIN and view.has_room(model, devices):
+                found.append((gain, Put(model.name, devices, here, there)))
+    if not found:
+        return
+    total = view.total()
+    models = {model.name: model for model in view.models}
+    for _, place in sorted(found, key=lambda one: (one[0], one[1].model, one[1].devices)):
+        if view.with_place(models[place.model], place.devices).total() <= total:
+            yield place
+
+
+def _spare(view: _View) -> Iterator[Put]:
+    for model in view.models:
+        if len(model.devices) < 2 or not model.is_movable or not set(model.devices) <= set(view.able(model)):
             continue
-        # The slowest goes; the first of several equal ones is the last in the order of preference.
-        least = min(set(places), key=lambda device: (model.rate(device), -view.order[device]))
-        rest = list(places)
-        rest.remove(least)
-        if view.use(model, rest) < CALM:
-            yield Stop(model.name, least)
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 20):.0f} MiB" if count < 10 << 30 else f"{count / (1 << 30):.0f} GiB"
+        here = view.answer(model, model.devices)
+        for least in sorted(model.devices, key=lambda device: (rate(model.run_ns[device]), device)):
+            rest = tuple(device for device in model.devices if device != least)
+            there = view.answer(model, rest)
+            if there.cost <= KEEP * here.cost and view.has_room(model, rest):
+                yield Put(model.name, rest, here, there)
 
 
 class Load(NamedTuple):
@@ -286,23 +280,3 @@ def next_device(now_ns: int, waited_ns: int, loads: Sequence[Load]) -> str | Non
     sooner = [load for load in loads if load.run_ns and load.free_ns > now_ns]
     best_ns = min((load.free_ns - now_ns + load.run_ns for load in sooner), default=here.run_ns)
     return here.device if here.run_ns <= best_ns else None
-
-
-def fastest(run_ns: Mapping[str, Sequence[tuple[int, int]]], preferred: str, margin: float = 0.9) -> str:
-    """The device on which batches take the shortest time, the mean over the measured sizes being geometric.
-
-    `preferred` stays unless another takes less than `margin` of its time: a device that is hardly faster is not worth
-    what it brings along. Sizes that only one of them was measured with do not count.
-    """
-    base = dict(run_ns.get(preferred, ()))
-    best, best_ratio = preferred, margin
-    for device in sorted(run_ns):
-        cells = [(ns, base[rows]) for rows, ns in run_ns[device] if rows in base and ns > 0 and base[rows] > 0]
-        if device == preferred or not cells:
-            continue
-        product = 1.0
-        for ns, base_ns in cells:
-            product *= (ns / base_ns) ** (1.0 / len(cells))
-        if product < best_ratio:
-            best, best_ratio = device, product
-    return best

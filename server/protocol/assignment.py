@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 #: What the arena has room for (PLACED_TEXT_BYTES of layout.h).
@@ -14,7 +14,7 @@ _MAX_FALLBACK = 200
 class Assignment(NamedTuple):
     """device: `cpu`, `cuda:0`, `openvino:CPU`; nodes: of the graph, by execution provider; fallback: why the CPU runs
     what an accelerator was expected to run, or empty. Of a model on several devices this is the first; instances: those
-    on it, 0 for all that there are.
+    on it, 0 for all that there are. measured: what runs take on each device, as (rows, ns), of a model that chose one.
     """
 
     device: str = "cpu"
@@ -22,6 +22,7 @@ class Assignment(NamedTuple):
     fallback: str = ""
     instances: int = 0
     others: tuple[Assignment, ...] = ()
+    measured: Mapping[str, Sequence[tuple[int, int]]] = {}
 
     @property
     def every(self) -> tuple[Assignment, ...]:
@@ -57,6 +58,8 @@ def _document(assignment: Assignment) -> dict[str, Any]:
         document["fallback"] = assignment.fallback[:_MAX_FALLBACK]
     if assignment.instances:
         document["instances"] = assignment.instances
+    if assignment.measured:
+        document["measured"] = {device: list(cells) for device, cells in assignment.measured.items()}
     return document
 
 
@@ -72,4 +75,5 @@ def _assignment(document: dict[str, Any]) -> Assignment:
         document.get("fallback", ""),
         document.get("instances", 0),
         tuple(_assignment(one) for one in document.get("others", ())),
+        {device: [(rows, ns) for rows, ns in cells] for device, cells in document.get("measured", {}).items()},
     )

@@ -43,11 +43,17 @@ class Lane:
         *,
         group: str | None = None,
         bells: Sequence[int] = (),
+        devices: tuple[str, ...] = (),
     ) -> None:
-        """group: the device whose executor it shares, with that one's doorbells; None: it has its own."""
+        """group: the device whose executor it shares, with that one's doorbells; None: it has its own. devices: those
+        that it was moved to, () where its executor chooses or settings say.
+        """
         assert version.model is not None and version.batching is not None and version.fitted is not None
         self.number = number
         self.group = group
+        self.devices = devices
+        #: What others ask of the devices, for an executor that has to choose one (server.models.live_load).
+        self.live = ""
         self.found = version
         #: Found when the server started: readiness waits for it.
         self.is_initial = False
@@ -64,7 +70,7 @@ class Lane:
         self.outputs: Sequence[TensorInfo] = version.model.outputs
         self.batched = version.batching.batched
         self.batching_reason = version.batching.reason
-        self.settings: LaneSettings = settings_of(version, config, all_instances)
+        self.settings: LaneSettings = settings_of(version, config, all_instances, devices)
         self.plan = self.settings.plan
         #: Has the tensors as clients see them; `inputs` and `outputs` are those that the model runs with.
         self.seen = version.fitted
@@ -192,6 +198,7 @@ def plan_values(lane: Lane) -> dict[str, Any]:
         "golden": lane.found.golden,
         "padding": lane.seen.padding,
         "batch_axes": lane.seen.batch_axes,
+        "live": lane.live,
     }
 
 

@@ -17,8 +17,8 @@ from server import hostinfo, log
 from server.channel import Document
 from server.config import ModelSource, ServeConfig
 from server.models import lifecycle
-from server.models.instance_places import too_many
-from server.models.lane_settings import settings_of
+from server.models.instance_places import is_placed_by_load, too_many
+from server.models.lane_settings import LaneSettings, settings_of
 from server.models.lifecycle import Retire, Running, Start, Wanted
 from server.models.memory_policy import expected_bytes, shortage
 from server.models.repository import ModelVersion, RepositoryError
@@ -26,8 +26,9 @@ from server.models.settling import settled
 from server.models.sources import Repository
 from server.protocol.tfs_config import from_rows
 from server.supervisor.executor_groups import all_instances, best_device, group_of
-from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, Executors
+from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, MODEL_READY, Executors
 from server.supervisor.lanes import Lane
+from server.supervisor.moves import Moves, place_key
 from server.supervisor.workers import Workers
 
 _STATES = (lifecycle.LOADING, lifecycle.READY, lifecycle.READY, lifecycle.FAILED)
@@ -81,6 +82,7 @@ class Lifecycle:
         if config.model_control_mode == EXPLICIT and ALL_MODELS not in config.load_model:
             self._chosen = set(config.load_model)
         self.found: list[ModelVersion] = list(found)
+        self.moves = Moves(config)
         self.lanes: list[Lane] = []
         #: Retired lanes: the workers that may still answer requests of them.
         self._draining: dict[int, set[int]] = {}
@@ -135,12 +137,16 @@ class Lifecycle:
     def _wanted(self) -> list[ModelVersion]:
         return [version for version in self.found if self._is_chosen(version.name)]
 
+    def _is_usable(self, version: ModelVersion) -> bool:
+        return version.error is None and version.name not in self._held
+
     def _add(self, index: int) -> Lane | None:
         """A lane for a version that was found; None, and the reason with the version, where there is no room for it."""
         version = self.found[index]
+        devices = self.moves.devices_of(version)
         reason = too_many(version.config, self._config) or self._shortage(version)
         if reason:
-            self.found[index] = replace(version, error=reason)
+            self._refuse(index, reason)
             return None
         # Those that run keep the threads that they were started with.
         running = all_instances(
@@ -150,14 +156,30 @@ class Lifecycle:
         group = self._group_of(version)
         try:
             bells = self._executors.shared(group).bells if group is not None else ()
-            lane = Lane(self._numbers, version, self._config, self._config.workers, running, group=group, bells=bells)
+            lane = Lane(
+                self._numbers,
+                version,
+                self._config,
+                self._config.workers,
+                running,
+                group=group,
+                bells=bells,
+                devices=devices,
+            )
         except (OSError, MemoryError, ValueError, OverflowError) as error:
             log.error("lane_not_made", model=version.name, version=version.version, reason=str(error))
-            self.found[index] = replace(version, error=f"no memory or descriptors for it: {error}")
+            self._refuse(index, f"no memory or descriptors for it: {error}")
             return None
         self._numbers += 1
+        lane.live = self.moves.live_for(lane)
         self.lanes.append(lane)
         return lane
+
+    def _refuse(self, index: int, reason: str) -> None:
+        """There is no room for a version that was found. One that was to move stays where it is."""
+        version = self.found[index]
+        if not self.moves.drop(version, self.served(), reason):
+            self.found[index] = replace(version, error=reason)
 
     def _group_of(self, version: ModelVersion) -> str | None:
         return group_of(version.config, self._config, self._best_device)
@@ -190,14 +212,12 @@ class Lifecycle:
         if self._is_deciding:
             return
         self._is_deciding = True
+        self.moves.drop_failed(self.served())
         try:
             while actions := lifecycle.decide(
+                [Wanted(one.name, one.version, self.moves.wanted(one), self._is_usable(one)) for one in self._wanted()],
                 [
-                    Wanted(one.name, one.version, one.files, one.error is None and one.name not in self._held)
-                    for one in self._wanted()
-                ],
-                [
-                    Running(lane.number, lane.name, lane.version, lane.found.files, _STATES[lane.arena.model_state])
+                    Running(lane.number, lane.name, lane.version, place_key(lane), _STATES[lane.arena.model_state])
                     for lane in self.served()
                 ],
                 retry=retry,
@@ -210,6 +230,7 @@ class Lifecycle:
                 retry = frozenset()
         finally:
             self._is_deciding = False
+        self.moves.forget(self.served())
         self._log_refusals()
         told = (self.others(), self.labels())
         if told != self._told:
@@ -239,8 +260,9 @@ class Lifecycle:
         self._workers.tell({"kind": "lane", **lane.document()}, lane.descriptors())
         self._executors.start(lane)
 
-    def _shortage(self, version: ModelVersion) -> str:
+    def _shortage(self, version: ModelVersion, settings: LaneSettings | None = None) -> str:
         """Why there is no memory for a version, or ""."""
+        settings = settings or settings_of(version, self._config, devices=self.moves.devices_of(version))
         promised = sum(
             expected_bytes(lane.found, lane.settings)
             for lane in self.lanes
@@ -248,7 +270,7 @@ class Lifecycle:
         )
         memory = hostinfo.memory()
         available = memory.available_bytes if memory else None
-        return shortage(expected_bytes(version, settings_of(version, self._config)), available, promised)
+        return shortage(expected_bytes(version, settings), available, promised)
 
     def _make_room(self, version: ModelVersion) -> bool:
         """Where a version does not fit beside those of its model: ends these first; whether one is to be waited for."""
@@ -274,6 +296,48 @@ class Lifecycle:
     def _workers_left(self, lane: Lane) -> None:
         if not self._draining[lane.number] and not lane.is_over:
             self._executors.end(lane)
+
+    # -- moves
+
+    def may_move(self, lane: Lane) -> bool:
+        """Whether a lane that serves may go to other devices: nobody has said where it is to run, it has a process of
+        its own, and its model is not being loaded, changed or unloaded.
+        """
+        return (
+            self._movable(lane) is not None
+            and lane.group is None
+            and is_placed_by_load(lane.found.config, self._config)
+            and lane.name not in self._held
+            and not any(name in ("", lane.name) for name, _ in self._waiting)
+            and all(
+                not other.is_retired and other.arena.model_state == MODEL_READY and other.version != lane.version
+                for other in self.lanes
+                if other.name == lane.name and other is not lane
+            )
+        )
+
+    def _movable(self, lane: Lane) -> ModelVersion | None:
+        """The version that the lane serves, if it is to serve on."""
+        for version in self._wanted():
+            if (version.name, version.version, self.moves.wanted(version)) == (
+                lane.name,
+                lane.version,
+                place_key(lane),
+            ):
+                return version if version.error is None and not lane.is_retired else None
+        return None
+
+    def move(self, lane: Lane, devices: tuple[str, ...]) -> str:
+        """Loads what the lane serves on these devices, beside the lane, which then goes; why not, or ""."""
+        version = self._movable(lane)
+        if version is None or not self.may_move(lane):
+            return "its model is being loaded or unloaded"
+        settings = settings_of(version, self._config, devices=devices)
+        if reason := self._shortage(version, settings):
+            return reason
+        self.moves.set(version, devices)
+        self.decide()
+        return ""
 
     # -- events
 

@@ -28,6 +28,7 @@ from server.supervisor.lanes import Lane, executor_plan, plan_values
 from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, Answer, Lifecycle, answer_document
 from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
+from server.supervisor.placer import Placer
 from server.supervisor.regions import Regions
 from server.supervisor.settings import Settings
 from server.supervisor.shared_executor import SharedExecutor
@@ -135,6 +136,7 @@ class Supervisor:
         self.regions = Regions(self.workers, allowed=config.allow_client_shm)
         self.settings = Settings(self.workers, self.control, config.log_level)
         self.watchdog = Watchdog(config, self.loop, self.control, self.workers, self.executors, self.models)
+        self.placer = Placer(config, self.loop, self.models, lambda: self.stage == "serving")
         self.announced = False
         self.stage = "serving"
         self.exit_status = EXIT_OK
@@ -151,6 +153,8 @@ class Supervisor:
         if self.config.model_control_mode == "poll":
             self._poll_later()
         self.watchdog.start()
+        if self.config.device == FASTEST:
+            self.placer.start()
         self.loop.run()
         return self.exit_status
 

@@ -1,0 +1,124 @@
+"""`--device fastest` moves models with the load while they are served: CPU and OpenVINO, told what their runs take."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_devices import ANY_PORT, DIGITS, OPENVINO, ROOT, ROWS, nodes, probabilities
+from tests.support import clients
+from tests.support.server import Server, running_command
+
+pytestmark = pytest.mark.slow
+
+#: The whole server, but for the measurement, whose result would be this host's, and with less patience. The CPU runs
+#: one row sooner and 100 rows a second, OpenVINO twice as many.
+SERVER = """
+import os, sys
+from server.executor import fastest_device, process
+from server.executor.backend import LoadError
+from server.supervisor import move_policy, placer
+
+MS = 1_000_000
+CELLS = {"cpu": [(1, 10 * MS), (64, 640 * MS)], "openvino:CPU": [(1, 40 * MS), (64, 320 * MS)]}
+fastest_device._measure = lambda backend, *others: CELLS[backend.assignment.device]
+placer.LOOK_NS, placer.MOVING_NS, move_policy.REST_NS = 300 * MS, 20 * MS, 100 * MS
+load_on = process._load_on
+
+def load_on_a_broken_device(plan, place, *others):
+    if place.device == "openvino:CPU":
+        raise LoadError("it is broken")
+    return load_on(plan, place, *others)
+
+if "BROKEN" in os.environ:
+    process._load_on = load_on_a_broken_device
+
+from server.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@contextmanager
+def server_of(tmp_path: Path, **environment: str) -> Iterator[Server]:
+    python = clients.python("openvino")
+    (tmp_path / "told.py").write_text(SERVER)
+    for name, config in (("digits", ""), ("own", "instance_group { kind: KIND_CPU }")):
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        (tmp_path / "models" / name / "1" / "model.onnx").write_bytes(DIGITS.read_bytes())
+        (tmp_path / "models" / name / "config.pbtxt").write_text(config)
+    command = [python, str(tmp_path / "told.py"), "serve", str(tmp_path / "models"), "--device", "fastest", *ANY_PORT]
+    with running_command(tmp_path, *command, environment={"PYTHONPATH": str(ROOT), **environment}) as server:
+        yield server
+
+
+@contextmanager
+def asked(server: Server, rows: int, pause_s: float) -> Iterator[None]:
+    """Somebody asks again and again, and is always answered, with the same."""
+    expected = probabilities(server, ROWS)[: 10 * rows]
+    wrong: list[object] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        while not is_over.wait(pause_s):
+            try:
+                found = probabilities(server, ROWS[:rows])
+                if found != pytest.approx(expected, rel=1e-3, abs=1e-6):
+                    wrong.append(found)
+            except Exception as error:
+                wrong.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+    assert not wrong, wrong[:3]
+
+
+def events(server: Server, name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in server.log().splitlines() if f'"event":"{name}"' in line]
+
+
+def wait_for(server: Server, name: str, count: int) -> None:
+    until = time.monotonic() + 30
+    while len(events(server, name)) < count:
+        if time.monotonic() > until:
+            raise server.failed(f"expected {count} times {name}")
+        time.sleep(0.02)
+
+
+def test_a_model_goes_to_where_the_demand_can_be_met_and_back(tmp_path: Path) -> None:
+    with server_of(tmp_path) as server:
+        assert list(nodes(server, "digits")) == [("cpu", "CPUExecutionProvider")]
+        with asked(server, rows=9, pause_s=0.001):
+            wait_for(server, "model_moved", 1)
+            assert list(nodes(server, "digits")) == [("openvino:CPU", OPENVINO)]
+        with asked(server, rows=1, pause_s=0.1):
+            wait_for(server, "model_moved", 2)
+            assert list(nodes(server, "digits")) == [("cpu", "CPUExecutionProvider")]
+        there, back = events(server, "model_moved")
+        assert (there["model"], there["from_device"], there["device"]) == ("digits", "cpu", "openvino:CPU")
+        assert (back["model"], back["from_device"], back["device"]) == ("digits", "openvino:CPU", "cpu")
+        assert "times what it can run" in str(there["msg"]) and there["rows_per_s"]
+        assert str(back["msg"]).startswith("a request: about 10")
+        assert list(nodes(server, "own")) == [("cpu", "CPUExecutionProvider")]
+        assert len(server.pids("executor")) == 2
+
+
+def test_a_device_that_does_not_take_a_model_is_left_alone(tmp_path: Path) -> None:
+    with server_of(tmp_path, BROKEN="1") as server:
+        with asked(server, rows=9, pause_s=0.001):
+            wait_for(server, "move_failed", 1)
+            wait_for(server, "model_unloaded", 1)
+        (failed,) = events(server, "move_failed")
+        assert (failed["model"], failed["device"], failed["msg"]) == ("digits", "openvino:CPU", "it is broken")
+        assert list(nodes(server, "digits")) == [("cpu", "CPUExecutionProvider")]
+        assert not events(server, "model_moved") and server.get("/v2/models/digits/ready").status == 200
