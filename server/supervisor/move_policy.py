@@ -1,5 +1,6 @@
 """When a model that runs is moved to other devices: what server.models.placement.decide says, held back until it has
-said so twice, and for a model that has moved or could not be moved. Time is passed in; nothing is done here.
+said so twice, or finds a device overloaded, and for a model that has moved or could not be moved. Time is passed in;
+nothing is done here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from server.models.placement import Put, Snapshot, decide
 
 #: The supervisor asks so often.
 LOOK_NS = 10_000_000_000
-#: So many looks in a row have to find the same, since a demand of seconds says little.
+#: So many looks in a row have to find the same, since a demand of seconds says little; one where a device gets more
+#: than it can run.
 LOOKS = 2
 #: A model that has moved stays for so long, and twice as long for each move before that is not forgotten.
 REST_NS = 60_000_000_000
@@ -42,7 +44,8 @@ class MovePolicy:
             return None
         is_same = self._wanted is not None and self._wanted[:2] == action[:2]
         self._wanted, self._looks = action, self._looks + 1 if is_same else 1
-        return action if self._looks >= LOOKS else None
+        is_urgent = action.here is not None and action.here.pressure > 1
+        return action if is_urgent or self._looks >= LOOKS else None
 
     def on_moved(self, now_ns: int, model: str) -> None:
         """It has been done."""
