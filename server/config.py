@@ -159,7 +159,8 @@ OPTIONS: tuple[Option, ...] = (
         "processes",
         "what runs models whose configuration names no accelerator: cpu, cuda[:N], tensorrt[:N] or "
         "openvino[:CPU|GPU|NPU]; auto takes CUDA where it works, else the CPU, and says so; strict takes it or ends "
-        "with status 69; fastest measures each model on the CPU, CUDA and OpenVINO as far as they are there; with a "
+        "with status 69; fastest gives each model the CPU, CUDA or OpenVINO, by what its runs take there and by the "
+        "load, and moves it when that changes; with a "
         "list, such as cuda:0,cuda:1 or openvino,cpu, each model has --instances on each of them",
     ),
     Option(

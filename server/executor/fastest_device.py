@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from server import log
 from server.executor.backend import REFUSALS, Backend, LoadError
-from server.executor.rows_warm_up import run_times_ns
+from server.executor.rows_warm_up import Sample, run_times_ns
 from server.executor.runner import TensorSpec, zeros
 from server.models.answer_time import Cells
 from server.models.live_load import measured
@@ -61,6 +61,16 @@ def fastest_device(
     asked = {one.name: round(one.rows_per_s, 1) for one in live.models if one.rows_per_s}
     log.info("device_measured", model=name, device=chosen, rows_us=times, rows_per_s=asked)
     return Chosen(chosen, run_ns)
+
+
+def completed(chosen: Chosen, sizes: Sequence[int], warm_up: Sequence[Sample]) -> dict[str, Cells]:
+    """What was measured, and on the device that the model has got also the sizes that there was no time for: its
+    warm-up has run them since.
+    """
+    if chosen.device not in chosen.run_ns:
+        return chosen.run_ns
+    cells = {sample.rows: sample.ns for sample in warm_up if sample.rows in sizes} | dict(chosen.run_ns[chosen.device])
+    return {**chosen.run_ns, chosen.device: sorted(cells.items())}
 
 
 def some_sizes(sizes: Sequence[int]) -> list[int]:

@@ -229,8 +229,10 @@ def _load_on(
     plan: ExecutorPlan, place: Place, inputs: list[TensorSpec], outputs: list[TensorSpec], cap: BatchCap
 ) -> _OnDevice:
     """One session, for all instances of the device. Raises LoadError."""
+    from server._fast import cost_table
     from server.executor.backend import ModelError
     from server.executor.configured_warm_up import run_warm_ups
+    from server.executor.fastest_device import completed, some_sizes
     from server.executor.golden import check_golden
     from server.executor.onnx_backend import OnnxBackend
     from server.executor.reshaping import ReshapingBackend
@@ -265,7 +267,11 @@ def _load_on(
     # Recorded requests are as clients send them, which is as the model has it but for what is reshaped.
     shown = backend if plan.reshaped else loaded
     check_golden(plan.golden, backend=shown, native=loaded, inputs=inputs, outputs=outputs)
-    return _OnDevice(backend, loaded.assignment._replace(measured=chosen.run_ns), samples)
+    assignment = loaded.assignment
+    if chosen.run_ns:
+        sizes = some_sizes(cost_table.sizes(plan.arena))
+        assignment = assignment._replace(measured=completed(chosen, sizes, samples))
+    return _OnDevice(backend, assignment, samples)
 
 
 def load(plan: ExecutorPlan) -> list[Instance]:

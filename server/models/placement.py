@@ -31,6 +31,8 @@ from server.models.answer_time import Cells, Estimate, answer, rate, ratio
 GAIN = 0.7
 #: It does without a device if its requests then take at most so much longer.
 KEEP = 1.1
+#: So many of the models that gain most are weighed against what the others lose.
+MAX_WEIGHED = 8
 #: The preferred device gets a new model unless another takes at most this share of the time.
 MARGIN = 0.9
 
@@ -92,7 +94,7 @@ Action = Put | Nothing
 
 
 def decide(snapshot: Snapshot) -> Action:
-    """The next thing to do. O(models * devices), and O(models) more for each model that would like to move."""
+    """The next thing to do. O(models * devices)."""
     view = _View(snapshot)
     return next(_homeless(view), None) or next(_better_elsewhere(view), None) or next(_spare(view), None) or Nothing()
 
@@ -234,7 +236,7 @@ def _better_elsewhere(view: _View) -> Iterator[Put]:
         return
     total = view.total()
     models = {model.name: model for model in view.models}
-    for _, place in sorted(found, key=lambda one: (one[0], one[1].model, one[1].devices)):
+    for _, place in sorted(found, key=lambda one: (one[0], one[1].model, one[1].devices))[:MAX_WEIGHED]:
         if view.with_place(models[place.model], place.devices).total() <= total:
             yield place
 

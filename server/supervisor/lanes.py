@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,8 @@ class Lane:
         self.number = number
         self.group = group
         self.devices = devices
-        #: What others ask of the devices, for an executor that has to choose one (server.models.live_load).
-        self.live = ""
+        #: Says what others ask of the devices, to an executor that has to choose one (server.models.live_load).
+        self.live: Callable[[], str] = str
         self.found = version
         #: Found when the server started: readiness waits for it.
         self.is_initial = False
@@ -198,7 +198,7 @@ def plan_values(lane: Lane) -> dict[str, Any]:
         "golden": lane.found.golden,
         "padding": lane.seen.padding,
         "batch_axes": lane.seen.batch_axes,
-        "live": lane.live,
+        "live": lane.live(),
     }
 
 

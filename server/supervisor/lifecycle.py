@@ -171,7 +171,8 @@ class Lifecycle:
             self._refuse(index, f"no memory or descriptors for it: {error}")
             return None
         self._numbers += 1
-        lane.live = self.moves.live_for(lane)
+        if not devices and is_placed_by_load(version.config, self._config):
+            lane.live = functools.partial(self.moves.live_for, version)
         self.lanes.append(lane)
         return lane
 

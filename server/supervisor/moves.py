@@ -89,6 +89,6 @@ class Moves:
             self._run_ns[_key(lane.found)] = dict(measured)
         return self._run_ns.get(_key(lane.found), {})
 
-    def live_for(self, lane: Lane) -> str:
-        """What the lane's executor is told of the others."""
-        return to_text(without(self.snapshot, lane.name, lane.version))
+    def live_for(self, version: ModelVersion) -> str:
+        """What an executor that is to choose a device is told of the others."""
+        return to_text(without(self.snapshot, version.name, version.version))

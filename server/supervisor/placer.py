@@ -1,4 +1,4 @@
-"""Moves models of `--device fastest` with the load: looks at what is asked of whom, and does what is decided.
+"""Moves models of `--device fastest` with the load: it looks at what is asked of whom, and does what is decided.
 
 What to do is server.models.placement.decide's, when to do it server.supervisor.move_policy's. A move is a reload on
 other devices (server.supervisor.moves): one at a time, and only of a model with which nothing else happens. The
@@ -66,8 +66,6 @@ class Placer:
         now_ns = time.monotonic_ns()
         snapshot = self.snapshot(now_ns)
         self._models.moves.snapshot = snapshot
-        for lane in self._models.served():
-            lane.live = self._models.moves.live_for(lane)
         self._note_failures(now_ns)
         if self._moving is None and (put := self._policy.look(now_ns, snapshot)) is not None:
             self._move(now_ns, put, next(model for model in snapshot.models if model.name == put.model))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 
 from tests.e2e.test_devices import ANY_PORT, DIGITS, OPENVINO, ROOT, ROWS, nodes, probabilities
 from tests.support import clients
+from tests.support.faults import wait_until
 from tests.support.server import Server, running_command
 
 pytestmark = pytest.mark.slow
@@ -23,10 +26,14 @@ SERVER = """
 import os, sys
 from server.executor import fastest_device, process
 from server.executor.backend import LoadError
+from server.models import live_load
 from server.supervisor import move_policy, placer
 
 MS = 1_000_000
-CELLS = {"cpu": [(1, 10 * MS), (64, 640 * MS)], "openvino:CPU": [(1, 40 * MS), (64, 320 * MS)]}
+CELLS = {
+    "cpu": [(1, 10 * MS), (8, 80 * MS), (64, 640 * MS)],
+    "openvino:CPU": [(1, 40 * MS), (8, 71 * MS), (64, 320 * MS)],
+}
 fastest_device._measure = lambda backend, *others: CELLS[backend.assignment.device]
 placer.LOOK_NS, placer.MOVING_NS, move_policy.REST_NS = 300 * MS, 20 * MS, 100 * MS
 load_on = process._load_on
@@ -36,6 +43,8 @@ def load_on_a_broken_device(plan, place, *others):
         raise LoadError("it is broken")
     return load_on(plan, place, *others)
 
+if "TWO_UNITS" in os.environ:
+    live_load.unit_of = lambda device: device
 if "BROKEN" in os.environ:
     process._load_on = load_on_a_broken_device
 
@@ -87,6 +96,11 @@ def events(server: Server, name: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in server.log().splitlines() if f'"event":"{name}"' in line]
 
 
+def on_openvino(server: Server) -> set[int]:
+    """Processes that have or had a model there."""
+    return {int(str(one["pid"])) for one in events(server, "model_placed") if one["device"] == "openvino:CPU"}
+
+
 def wait_for(server: Server, name: str, count: int) -> None:
     until = time.monotonic() + 30
     while len(events(server, name)) < count:
@@ -122,3 +136,21 @@ def test_a_device_that_does_not_take_a_model_is_left_alone(tmp_path: Path) -> No
         assert (failed["model"], failed["device"], failed["msg"]) == ("digits", "openvino:CPU", "it is broken")
         assert list(nodes(server, "digits")) == [("cpu", "CPUExecutionProvider")]
         assert not events(server, "model_moved") and server.get("/v2/models/digits/ready").status == 200
+
+
+def test_a_model_gets_a_second_device_and_loses_it(tmp_path: Path) -> None:
+    """As if OpenVINO computed on hardware of its own; a new process has both again."""
+    both = {("cpu", "CPUExecutionProvider"), ("openvino:CPU", OPENVINO)}
+    with server_of(tmp_path, TWO_UNITS="1") as server:
+        with asked(server, rows=9, pause_s=0.001):
+            wait_for(server, "model_moved", 1)
+            assert set(nodes(server, "digits")) == both
+            (executor,) = on_openvino(server)
+            os.kill(executor, signal.SIGKILL)
+            wait_until(lambda: len(on_openvino(server)) == 2, "a new process that has the model there")
+            assert set(nodes(server, "digits")) == both
+        with asked(server, rows=1, pause_s=0.1):
+            wait_for(server, "model_moved", 2)
+            assert list(nodes(server, "digits")) == [("cpu", "CPUExecutionProvider")]
+        assert [one["device"] for one in events(server, "model_moved")] == ["cpu, openvino:CPU", "cpu"]
+        assert not events(server, "move_failed")

@@ -9,7 +9,8 @@ import pytest
 
 from server.executor import fastest_device as module
 from server.executor.backend import LoadError, ModelError, Run
-from server.executor.fastest_device import Chosen, fastest_device, some_sizes
+from server.executor.fastest_device import Chosen, completed, fastest_device, some_sizes
+from server.executor.rows_warm_up import Sample
 from server.executor.runner import TensorSpec
 from server.models.live_load import device_of, idle, without
 from server.models.placement import Model, Snapshot
@@ -104,6 +105,14 @@ def test_what_was_measured_is_told() -> None:
         "cpu": [(1, 1_000), (8, 8_000), (64, 64_000)],
         "openvino:CPU": [(1, 3_000), (8, 3_000), (64, 3_000)],
     }
+
+
+def test_sizes_without_time_are_those_of_the_warm_up() -> None:
+    slow = Chosen("openvino:CPU", {"cpu": [(1, 5), (8, 6)], "openvino:CPU": [(1, 3)]})
+    samples = [Sample(rows, 2 * rows, 0, 1) for rows in (1, 2, 4, 8, 16)]
+    found = {"cpu": [(1, 5), (8, 6)], "openvino:CPU": [(1, 3), (8, 16)]}
+    assert completed(slow, SIZES, samples) == found
+    assert completed(Chosen("cpu", {}), SIZES, samples) == {}
 
 
 def test_three_sizes_at_most() -> None:

@@ -97,5 +97,5 @@ def test_an_executor_is_told_of_the_others() -> None:
     of = moves()
     other = Model("other:1", ("cpu",), {"cpu": ((1, 10),)}, 5.0)
     of.snapshot = of.snapshot._replace(models=[other, Model("m:1", ("cpu",), {}, 7.0)])
-    told = from_text(of.live_for(lane(1)))
+    told = from_text(of.live_for(version()))
     assert told.models == [other, Model("m:1", (), {}, 7.0)] and told.devices[0].lanes == 4
