@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow
 #: The whole server, but for the measurement, whose result would be this host's, and with less patience. The CPU runs
 #: one row sooner and 100 rows a second, OpenVINO twice as many.
 SERVER = """
-import os, sys
+import os, sys, time
 from server.executor import fastest_device, process
 from server.executor.backend import LoadError
 from server.models import live_load
@@ -38,15 +39,17 @@ fastest_device._measure = lambda backend, *others: CELLS[backend.assignment.devi
 placer.LOOK_NS, placer.MOVING_NS, move_policy.REST_NS = 300 * MS, 20 * MS, 100 * MS
 load_on = process._load_on
 
-def load_on_a_broken_device(plan, place, *others):
+def load_there(plan, place, *others):
     if place.device == "openvino:CPU":
-        raise LoadError("it is broken")
+        if os.environ["THERE"] == "broken":
+            raise LoadError("it is broken")
+        time.sleep(2)
     return load_on(plan, place, *others)
 
 if "TWO_UNITS" in os.environ:
     live_load.unit_of = lambda device: device
-if "BROKEN" in os.environ:
-    process._load_on = load_on_a_broken_device
+if "THERE" in os.environ:
+    process._load_on = load_there
 
 from server.cli import main
 sys.exit(main(sys.argv[1:]))
@@ -92,13 +95,13 @@ def asked(server: Server, rows: int, pause_s: float) -> Iterator[None]:
     assert not wrong, wrong[:3]
 
 
-def events(server: Server, name: str) -> list[dict[str, object]]:
+def events(server: Server, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in server.log().splitlines() if f'"event":"{name}"' in line]
 
 
 def on_openvino(server: Server) -> set[int]:
     """Processes that have or had a model there."""
-    return {int(str(one["pid"])) for one in events(server, "model_placed") if one["device"] == "openvino:CPU"}
+    return {one["pid"] for one in events(server, "model_placed") if one["device"] == "openvino:CPU"}
 
 
 def wait_for(server: Server, name: str, count: int) -> None:
@@ -121,14 +124,14 @@ def test_a_model_goes_to_where_the_demand_can_be_met_and_back(tmp_path: Path) ->
         there, back = events(server, "model_moved")
         assert (there["model"], there["from_device"], there["device"]) == ("digits", "cpu", "openvino:CPU")
         assert (back["model"], back["from_device"], back["device"]) == ("digits", "openvino:CPU", "cpu")
-        assert "times what it can run" in str(there["msg"]) and there["rows_per_s"]
-        assert str(back["msg"]).startswith("a request: about 10")
+        assert "times what it can run" in there["msg"] and there["rows_per_s"]
+        assert back["msg"].startswith("a request: about 10")
         assert list(nodes(server, "own")) == [("cpu", "CPUExecutionProvider")]
         assert len(server.pids("executor")) == 2
 
 
 def test_a_device_that_does_not_take_a_model_is_left_alone(tmp_path: Path) -> None:
-    with server_of(tmp_path, BROKEN="1") as server:
+    with server_of(tmp_path, THERE="broken") as server:
         with asked(server, rows=9, pause_s=0.001):
             wait_for(server, "move_failed", 1)
             wait_for(server, "model_unloaded", 1)
@@ -154,3 +157,18 @@ def test_a_model_gets_a_second_device_and_loses_it(tmp_path: Path) -> None:
             assert list(nodes(server, "digits")) == [("cpu", "CPUExecutionProvider")]
         assert [one["device"] for one in events(server, "model_moved")] == ["cpu, openvino:CPU", "cpu"]
         assert not events(server, "move_failed")
+
+
+def test_files_that_change_while_it_moves_are_placed_by_the_demand(tmp_path: Path) -> None:
+    with server_of(tmp_path, THERE="slow") as server:
+        with asked(server, rows=9, pause_s=0.001):
+            wait_for(server, "model_loading", 1)
+            (tmp_path / "models" / "digits" / "config.pbtxt").write_text("dynamic_batching { }\n")
+            server.process.send_signal(signal.SIGHUP)
+            # The one that served, and the one that it was to become.
+            wait_for(server, "model_unloaded", 2)
+        first, second = events(server, "device_measured")
+        assert (first["device"], first["rows_per_s"]) == ("cpu", {})
+        assert second["device"] == "openvino:CPU" and list(second["rows_per_s"]) == ["digits:1"]
+        assert list(nodes(server, "digits")) == [("openvino:CPU", OPENVINO)]
+        assert not events(server, "model_moved") and len(server.pids("executor")) == 2

@@ -294,6 +294,11 @@ def test_an_assignment_fits_whatever_it_says() -> None:
     text = to_text(most[0]._replace(others=tuple(most[1:])))
     assert len(text.encode()) <= MAX_BYTES
     assert [(one.device, one.instances) for one in from_text(text).every] == [(one.device, 4) for one in most]
+    cells = [(rows, 10**10 - 1) for rows in (1, 32, 16384)]
+    chosen = Assignment(
+        "openvino:CPU", nodes, "why " * 50, measured={name: cells for name in ("cpu", "cuda:0", "openvino:CPU")}
+    )
+    assert len(to_text(chosen).encode()) <= MAX_BYTES and from_text(to_text(chosen)).measured == chosen.measured
     long = Assignment("cpu", {f"Provider{number}" * 5: number for number in range(50)}, "ü" * 1000)
     assert len(to_text(long).encode()) <= MAX_BYTES and from_text(to_text(long)).device == "cpu"
 
