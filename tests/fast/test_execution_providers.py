@@ -296,7 +296,7 @@ def test_an_assignment_fits_whatever_it_says() -> None:
     assert [(one.device, one.instances) for one in from_text(text).every] == [(one.device, 4) for one in most]
     cells = [(rows, 10**10 - 1) for rows in (1, 32, 16384)]
     chosen = Assignment(
-        "openvino:CPU", nodes, "why " * 50, measured={name: cells for name in ("cpu", "cuda:0", "openvino:CPU")}
+        "openvino:CPU", nodes, "why " * 50, measured=dict.fromkeys(("cpu", "cuda:0", "openvino:CPU"), cells)
     )
     assert len(to_text(chosen).encode()) <= MAX_BYTES and from_text(to_text(chosen)).measured == chosen.measured
     long = Assignment("cpu", {f"Provider{number}" * 5: number for number in range(50)}, "ü" * 1000)
