@@ -89,6 +89,20 @@ def memory(root: Path = ROOT) -> Memory | None:
     return Memory(total, available)
 
 
+def busy_ns(root: Path = ROOT) -> int | None:
+    """For how long the processors that this process may use have been busy, all together and with whatever, since the
+    host has been up; None if the kernel does not say.
+    """
+    ticks = 0
+    names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    lines = [line.split() for line in _read(root / "proc/stat").splitlines()]
+    found = [words[1:] for words in lines if words and words[0] in names]
+    for user, nice, system, _, _, irq, softirq, steal, *_ in found:
+        # Guests count as users; what was stolen, others have had.
+        ticks += sum(map(int, (user, nice, system, irq, softirq, steal)))
+    return ticks * 10**9 // os.sysconf("SC_CLK_TCK") if found else None
+
+
 def _folders(root: Path, controller: str, mounts: tuple[str, ...]) -> Iterator[tuple[bool, Path]]:
     """(whether of version 2, directory) of every group that limits this process, its own first."""
     for controllers, group in _groups(root):

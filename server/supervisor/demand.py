@@ -1,4 +1,4 @@
-"""How much is asked of a model and how busy it is, from counters that only rise. Pure."""
+"""How much is asked of a model and how busy it is, and the processors, from counters that only rise. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ class Demand(NamedTuple):
 
     rows_per_s: float = 0.0
     busy: float = 0.0
+
+
+def others(busy_ns: int, own_busy: float, passed_ns: int, usable_count: int, lane_count: int) -> float:
+    """Processors that other programs take from models. busy_ns: of all `usable_count` processors together, in the time
+    that has passed; own_busy: those on which models computed meanwhile, on the average; lane_count: those that models
+    may have, which are fewer where a quota says so: what others do beside these is no loss.
+    """
+    if passed_ns <= 0:
+        return 0.0
+    free_count = usable_count - max(0.0, busy_ns / passed_ns - own_busy)
+    return min(float(lane_count), max(0.0, lane_count - free_count))
 
 
 def demand(before: Counters, after: Counters, passed_ns: int) -> Demand:

@@ -8,7 +8,7 @@ executors of models that are loaded meanwhile are told what the last look has se
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from server import hostinfo, log
@@ -16,12 +16,12 @@ from server._fast import cost_table, stats
 from server.config import ServeConfig
 from server.errors import FAILURE_REASONS
 from server.models.answer_time import Cells, Estimate
-from server.models.live_load import device_of, name_of
+from server.models.live_load import device_of, name_of, unit_of
 from server.models.memory_policy import expected_bytes
 from server.models.placement import Model, Put, Snapshot
 from server.option_values import CPU
 from server.protocol.assignment import from_text
-from server.supervisor.demand import Counters, Demand, demand
+from server.supervisor.demand import Counters, Demand, demand, others
 from server.supervisor.executors import MODEL_READY
 from server.supervisor.lanes import Lane
 from server.supervisor.lifecycle import Lifecycle
@@ -31,6 +31,8 @@ from server.supervisor.moves import place_key, processors_of
 
 #: Whether a move has ended is looked at so often.
 MOVING_NS = 500_000_000
+#: What other programs are called in snapshots: no model has such a name.
+OTHERS = "other programs"
 _REFUSED = [FAILURE_REASONS.index(reason) for reason in ("REJECTED", "TIMEOUT")]
 
 
@@ -54,6 +56,8 @@ class Placer:
         #: By number of a lane: when it was looked at last, and its counters then.
         self._seen: dict[int, tuple[int, Counters]] = {}
         self._moving: _Moving | None = None
+        #: When it was looked at last, and for how long the processors had been busy then.
+        self._host_seen = (0, 0)
 
     def start(self) -> None:
         """Looks from now on."""
@@ -90,10 +94,25 @@ class Placer:
             seen_ns, old = before.get(lane.number, (now_ns, counters))
             self._seen[lane.number] = now_ns, counters
             models.append(self._model(name, lane, demand(old, counters, now_ns - seen_ns)))
+        models.append(self._others(now_ns, models))
         memory = hostinfo.memory()
         free_bytes = memory.available_bytes if memory else None
         names = dict.fromkeys([CPU, *(on for model in models for on in (*model.run_ns, *model.devices))])
         return Snapshot([device_of(name, self._processor_count, free_bytes) for name in names], models)
+
+    def _others(self, now_ns: int, models: Sequence[Model]) -> Model:
+        """What other programs take of the processors, the server's workers among them: a model that nobody asks."""
+        (seen_ns, old_ns), busy_ns = self._host_seen, hostinfo.busy_ns() or 0
+        self._host_seen = now_ns, busy_ns
+        own = sum(
+            model.busy / len(model.devices) * min(model.threads, self._processor_count)
+            for model in models
+            for device in model.devices
+            if unit_of(device) == CPU
+        )
+        usable_count = hostinfo.processors().affinity_count
+        busy = others(busy_ns - old_ns, own, now_ns - seen_ns, usable_count, self._processor_count) if old_ns else 0.0
+        return Model(OTHERS, (CPU,), {}, busy=busy, is_movable=False)
 
     def _model(self, name: str, lane: Lane, asked: Demand) -> Model:
         devices = tuple(one.device for one in from_text(lane.arena.placed).every)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.hostinfo import Memory, Processors, cpu_quota, memory, processors
+from server.hostinfo import Memory, Processors, busy_ns, cpu_quota, memory, processors
 
 V1_LINE = "4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n1:name=systemd:/docker/abc\n"
 V1 = "sys/fs/cgroup/cpu,cpuacct"
@@ -127,6 +127,17 @@ def test_this_host() -> None:
     assert processors().usable_count >= processors().compute_count >= 1
     found = memory()
     assert found is not None and 0 < found.available_bytes <= found.total_bytes
+
+
+def test_busy_processors(tmp_path: Path) -> None:
+    """Those that this process may use; idle and waiting for devices is not busy, what others stole is."""
+    own = sorted(os.sched_getaffinity(0))
+    lines = [f"cpu{number} 10 20 30 1000 2000 1 2 3 5 0" for number in (*own, max(own) + 1)]
+    ns = 66 * len(own) * 10**9 // os.sysconf("SC_CLK_TCK")
+    assert busy_ns(tree(tmp_path, {"proc/stat": "\n".join(["cpu 1 2 3 4 5 6 7 8 9 0", *lines, "intr 1"])})) == ns
+    assert busy_ns(tmp_path / "none") is None
+    before = busy_ns()
+    assert before is not None and before <= (busy_ns() or 0)
 
 
 def test_a_cpuset_counts(tmp_path: Path) -> None:

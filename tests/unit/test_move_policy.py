@@ -6,7 +6,7 @@ import pytest
 
 from server.models.live_load import device_of
 from server.models.placement import Model, Put, Snapshot
-from server.supervisor.demand import Counters, Demand, demand
+from server.supervisor.demand import Counters, Demand, demand, others
 from server.supervisor.move_policy import FAILED_REST_NS, FORGET_NS, LOOK_NS, MAX_REST_NS, REST_NS, MovePolicy
 
 MS = 1_000_000
@@ -109,3 +109,23 @@ def test_another_model_of_the_name_is_another_model() -> None:
 def test_demand(after: Counters, expected: Demand) -> None:
     assert demand(Counters(10, 10, 0, 0), after, 2 * 10**9) == expected
     assert demand(after, after, 0) == Demand()
+
+
+@pytest.mark.parametrize(
+    ("busy_s", "own_busy", "usable_count", "lane_count", "expected"),
+    [
+        (0.0, 0.0, 4, 4, 0.0),
+        (6.0, 1.0, 4, 4, 2.0),
+        # Runs that waited for a processor did not compute.
+        (2.0, 3.0, 4, 4, 0.0),
+        (8.0, 0.0, 4, 4, 4.0),
+        # A quota of 2 of 4 processors: others have the other two first.
+        (4.0, 0.0, 4, 2, 0.0),
+        (6.0, 0.0, 4, 2, 1.0),
+        (6.0, 1.0, 4, 2, 0.0),
+    ],
+)
+def test_other_programs(busy_s: float, own_busy: float, usable_count: int, lane_count: int, expected: float) -> None:
+    """In two seconds."""
+    assert others(round(busy_s * 1e9), own_busy, 2 * 10**9, usable_count, lane_count) == expected
+    assert others(1, 0.0, 0, 4, 4) == 0.0

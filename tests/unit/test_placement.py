@@ -217,6 +217,16 @@ def test_cores_that_are_left_are_no_reason_to_go() -> None:
     assert put(Snapshot([CPU, GPU], [light._replace(threads=4), busy._replace(threads=4)])) == ("light", ("cuda:0",))
 
 
+def test_other_programs_are_a_load_too() -> None:
+    run: Costs = {"cpu": ((1, 2 * MS),), "cuda:0": ((1, 2_500_000),)}
+    mine = model("mine", "cpu", run_ns=run, rows_per_s=20)
+    foreign = Model("other programs", ("cpu",), {}, busy=3.5, is_movable=False)
+    assert put(Snapshot([CPU, GPU], [mine, foreign])) == ("mine", ("cuda:0",))
+    assert put(Snapshot([CPU, GPU], [mine, foreign._replace(busy=0.5)])) is None
+    assert put(Snapshot([CPU, GPU], [mine._replace(threads=1), foreign._replace(busy=2.9)])) is None
+    assert put(Snapshot([CPU, GPU], [mine._replace(devices=()), foreign])) == ("mine", ("cuda:0",))
+
+
 # -- the text for an executor
 
 
