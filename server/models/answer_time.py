@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 #: T(b): rows and what a run of so many takes, ascending.
 Cells = Sequence[tuple[int, int]]
-#: So much worse than any answer is one of a device that gets more than it can run.
-OVERLOAD = 1000
+#: Longer than any answer: one of a device that gets as much as it can run, and more.
+OVERLOAD_NS = 1e18
 #: What a device has left at the least, as a share, where no queue would end.
 _MIN_LEFT = 0.02
 
@@ -28,8 +28,8 @@ class Estimate(NamedTuple):
 
     @property
     def cost(self) -> float:
-        """To compare by: what cannot keep up is worse than what is slow."""
-        return self.ns if self.pressure <= 1 else self.ns * self.pressure * OVERLOAD
+        """To compare by: what cannot keep up is worse than what is slow, the less of the demand it runs the worse."""
+        return self.ns if self.pressure <= 1 else self.pressure * OVERLOAD_NS
 
 
 def answer(cells: Cells, rows_per_s: float, stretch: float = 1.0) -> Estimate:

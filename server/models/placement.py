@@ -121,7 +121,7 @@ class _View:
         return min(model.threads, self.devices[device].lanes)
 
     def shares(self, model: Model, devices: Sequence[str]) -> dict[str, float]:
-        """How its rows are shared out over devices, when all of them are needed: by their speed."""
+        """About how its rows are shared out over devices, when all of them are needed: by their speed."""
         rates = {device: rate(cells) if (cells := model.run_ns.get(device)) else 0.0 for device in devices}
         total = sum(rates.values())
         return {device: one / total if total else 1 / len(devices) for device, one in rates.items()}
@@ -153,7 +153,8 @@ class _View:
         best = min(alone, key=lambda one: one.cost)
         if len(devices) == 1:
             return best
-        shares = self.shares(model, devices)
+        rates = {device: rate(model.run_ns[device]) / self.stretch(model, device) for device in devices}
+        shares = {device: one / sum(rates.values()) for device, one in rates.items()}
         parts = [(share, self._on(model, device, model.rows_per_s * share)) for device, share in shares.items()]
         together = Estimate(sum(share * one.ns for share, one in parts), max(one.pressure for _, one in parts))
         return min(best, together, key=lambda one: one.cost)
