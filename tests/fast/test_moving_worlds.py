@@ -179,12 +179,11 @@ def random_host(seed: int, demands: Callable[[random.Random, float], list[float]
     return Host(lanes, seed, is_moving=is_moving).run(requests)
 
 
-@pytest.mark.parametrize("block", range(2))
-def test_a_steady_load_comes_to_rest(block: int) -> None:
+def test_a_steady_load_comes_to_rest() -> None:
     def steady(chance: random.Random, best: float) -> list[float]:
         return [best * chance.choice((0.05, 0.2, 0.4))] * 5
 
-    for seed in range(block * 6, block * 6 + 6):
+    for seed in range(8):
         host = random_host(seed, steady, is_moving=True)
         late = [put for at_ns, put in host.moves if at_ns > 300 * SECOND_NS]
         assert len(host.moves) <= 2 * len(host.world.lanes) and len(late) <= 1, (seed, host.moves)
