@@ -22,8 +22,3 @@ def margin(budget_ns: int, lag_ns: int, level: int) -> int: ...
 def retry_after_s(wait_ns: int, random: int) -> int: ...
 def levels(answers: list[tuple[int, int, int]]) -> list[int]:
     """The pressure after each of (took, budget, now) in ns."""
-
-def crowded(events: list[tuple[str, int] | tuple[str, int, int, int]]) -> list[bool | tuple[int, int, int]]:
-    """What becomes of a worker's load: ("turn", took, now, thread) is a turn's end, ("late", now) a prediction, and
-    ("ask", now, budget, random) asks about a request. (lag, turn's work, until) after each, or the answer.
-    """

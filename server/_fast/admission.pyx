@@ -12,7 +12,6 @@ from server._fast.atomics cimport relaxed_load, relaxed_load_half, word_load
 from server._fast.cost_table cimport cost_of
 from server._fast.layout cimport Arena, ArenaView, SlabHeader
 from server._fast.slab_ring cimport SLAB_OPEN, SLAB_RUNNING, SLAB_SEALED, slab_claimed, slab_state
-from server._fast.worker_load cimport WorkerLoad, is_crowded_out, predicted_late, turn_ended
 
 #: How long answers may be slow before the lane is under pressure: CoDel's interval.
 cdef uint64_t INTERVAL_NS = 100000000
@@ -103,23 +102,4 @@ def levels(list answers not None):
     for took_ns, budget_ns, now_ns in answers:
         admission_answered(&pressure, took_ns, budget_ns, now_ns)
         result.append(pressure.level)
-    return result
-
-
-def crowded(list events not None):
-    """What becomes of a worker's load: ("turn", took, now, thread) is a turn's end, ("late", now) a prediction, and
-    ("ask", now, budget, random) asks about a request. (lag, turn's work, until) after each, or the answer.
-    """
-    cdef WorkerLoad load
-    load.lag_ns = load.turn_work_ns = load.thread_ns = load.crowded_until_ns = 0
-    result = []
-    for kind, *values in events:
-        if kind == "ask":
-            result.append(bool(is_crowded_out(&load, values[0], values[1], values[2])))
-            continue
-        if kind == "turn":
-            turn_ended(&load, values[0], values[1], values[2])
-        else:
-            predicted_late(&load, values[0])
-        result.append((load.lag_ns, load.turn_work_ns, load.crowded_until_ns))
     return result

@@ -1,19 +1,12 @@
-"""Monotonic nanoseconds, the only clock of the logic; one vDSO call, no system call. And what a thread has worked."""
+"""Monotonic nanoseconds, the only clock of the logic; one vDSO call, no system call."""
 
 from libc.stdint cimport uint64_t
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 
 cdef inline uint64_t now_ns() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint64_t>t.tv_sec * 1000000000 + t.tv_nsec
-
-
-cdef inline uint64_t thread_time_ns() noexcept nogil:
-    """What the calling thread has had of processors; a system call."""
-    cdef timespec t
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t)
     return <uint64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 

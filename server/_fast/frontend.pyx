@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
 from posix.time cimport timespec
 
-from server._fast.clock cimport now_ns, thread_time_ns
+from server._fast.clock cimport now_ns
 from server._fast.cors cimport cors_fields, field_lines
 from server._fast.infer_call cimport LaneClient, Responder, Turn
 from server._fast.layout cimport Control
@@ -17,7 +17,6 @@ from server._fast.outbuf cimport outbuf_free
 from server._fast.slice_queue cimport SliceQueue
 from server._fast.spare_buffers cimport spare_free, spare_tick
 from server._fast.wakeup cimport worker_awake
-from server._fast.worker_load cimport turn_ended
 
 
 cdef extern from "<time.h>" nogil:
@@ -166,9 +165,9 @@ cdef class Frontend(Turn):
         if not self.turn_scheduled:
             self.turn_scheduled = True
             now = now_ns()
-            if now - self.turn_began_ns > self.load.lag_ns + LAG_MEMORY_NS:
+            if now - self.turn_began_ns > self.lag_ns + LAG_MEMORY_NS:
                 # It is long ago that a turn took so long.
-                self.load.lag_ns = 0
+                self.lag_ns = 0
             self.turn_began_ns = now
             self.loop.call_soon(self.end_turn_call)
         return 0
@@ -206,7 +205,6 @@ cdef class Frontend(Turn):
         """Wakes executors, then writes replies: models run while the kernel takes the bytes."""
         cdef LaneClient lane
         cdef Peer peer
-        cdef uint64_t now
         cdef size_t peer_count = len(self.due_peers)
         self.turn_scheduled = False
         if self.due_lanes:
@@ -223,9 +221,8 @@ cdef class Frontend(Turn):
                     self.peer_failed(peer, error)
         if self.refused_count or self.refusing_until_ns:
             self.rest(peer_count)
-        # How long a turn takes is how long bytes may have waited in a socket, and how long answers may.
-        now = now_ns()
-        turn_ended(&self.load, now - self.turn_began_ns, now, thread_time_ns() if self.load.crowded_until_ns else 0)
+        # The longest turn of late: it is how long bytes may have waited in a socket, and how long answers may.
+        self.lag_ns = max(now_ns() - self.turn_began_ns, self.lag_ns - self.lag_ns // 8)
 
     cdef void rest(self, size_t peer_count) noexcept:
         """After a turn that did little, while requests are refused: leaves the core to the executors for a moment, so

@@ -143,7 +143,7 @@ cdef class Http1Connection(Http1Input):
         """
         self.arrival_ns = self.active_ns
         # What waited is read in the next turn; what comes later has not waited.
-        if self.backlog_ns and self.active_ns - self.resumed_ns < 2 * self.frontend.load.lag_ns + FRESH_NS:
+        if self.backlog_ns and self.active_ns - self.resumed_ns < 2 * self.frontend.lag_ns + FRESH_NS:
             self.arrival_ns = self.backlog_ns
         self.backlog_ns = 0
         if received == self.asked_bytes:
@@ -351,7 +351,7 @@ cdef class Http1Connection(Http1Input):
         cdef int code
         cdef char line[32]
         self.lane.make_room()
-        code = self.lane.admit(self.request_ns, self.timeout_ns, &self.frontend.load)
+        code = self.lane.admit(self.request_ns, self.timeout_ns, self.frontend.lag_ns)
         if code == ADMIT:
             return 0
         if code == REFUSE_PAST:

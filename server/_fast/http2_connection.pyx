@@ -210,7 +210,7 @@ cdef class Http2Connection(Http2Rest):
         if lane is None:
             return self.refuse_infer(stream, error)
         lane.make_room()
-        if lane.admit_or_fail(stream.received_ns, stream.timeout_ns, &self.frontend.load, error) < 0:
+        if lane.admit_or_fail(stream.received_ns, stream.timeout_ns, self.frontend.lag_ns, error) < 0:
             self.frontend.refused_count += error.code != INFER_DEADLINE
             return self.refuse_infer(stream, error)
         call = InferCall.__new__(InferCall)

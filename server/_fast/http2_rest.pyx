@@ -114,7 +114,7 @@ cdef class Http2Rest(H2Session):
             infer_fail(error, INFER_INVALID_ARGUMENT, "%s", request_timeout_text())
             return self.refuse_rest(stream, error)
         lane.make_room()
-        if lane.admit_or_fail(stream.received_ns, stream.rest_timeout_ns, &self.frontend.load, error) < 0:
+        if lane.admit_or_fail(stream.received_ns, stream.rest_timeout_ns, self.frontend.lag_ns, error) < 0:
             self.frontend.refused_count += error.code != INFER_DEADLINE
             return self.refuse_rest(stream, error)
         return 0

@@ -12,7 +12,6 @@ from server._fast.infer_spec cimport InferError, InferRequest, ModelSpec, Output
 from server._fast.lane_admission cimport LaneAdmission
 from server._fast.layout cimport Arena, ArenaView, Control, StatsBlock, TraceCell
 from server._fast.slab_ring cimport Claim
-from server._fast.worker_load cimport WorkerLoad
 
 cdef enum:
     INLINE_OUTPUTS = 8
@@ -59,7 +58,7 @@ cdef class InferCall:
 
 #: Told at most once per loop turn that something has to happen at its end.
 cdef class Turn:
-    cdef WorkerLoad load
+    cdef uint64_t lag_ns           # how long a turn took of late
     cdef uint32_t refused_count    # requests refused in this turn for want of capacity
     cdef int lane_due(self, LaneClient lane) except -1
     # A call has this deadline: LaneClient.expire() of its lane is to be called then.

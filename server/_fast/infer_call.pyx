@@ -216,7 +216,7 @@ cdef class LaneClient(LaneAdmission):
         if (
             self.v.level_count > 1 or (deadline_ns and (self.request.rows > 1 or self.request.timeout_us))
         ) and self.refuse(
-            self.predict(call.arrived_ns, deadline_ns, level, self.request.rows, &self.turn.load), err
+            self.predict(call.arrived_ns, deadline_ns, level, self.request.rows, self.turn.lag_ns), err
         ) < 0:
             # The head did not say how much it is, how little time it has, or behind whom it waits.
             return -1

@@ -5,7 +5,6 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from server._fast.admission cimport REFUSE_FULL, REFUSE_PAST, LanePressure
 from server._fast.infer_spec cimport InferError
 from server._fast.layout cimport ArenaView, StatsBlock
-from server._fast.worker_load cimport WorkerLoad
 
 
 #: What a refused client is told.
@@ -31,17 +30,16 @@ cdef class LaneAdmission:
     cdef int collect(self) except -1
     # Before admit(): frees what is finished and was not read yet in this turn of the loop, where the lane is full.
     cdef int make_room(self) except -1
-    # From a request's head: an AdmissionCode; a refusal is counted. timeout_ns < 0: none said.
-    cdef int admit(self, uint64_t arrived_ns, int64_t timeout_ns, WorkerLoad* worker) noexcept
+    # From a request's head: an AdmissionCode; a refusal is counted. timeout_ns < 0: none said; lag_ns: of the loop.
+    cdef int admit(self, uint64_t arrived_ns, int64_t timeout_ns, uint64_t lag_ns) noexcept
     cdef uint64_t deadline_of(self, uint64_t arrived_ns, int64_t timeout_ns, uint32_t level, int64_t timeout_us,
                               uint64_t* stale_ns) noexcept
     # The same once deadline, level and rows are known.
     cdef int predict(self, uint64_t arrived_ns, uint64_t deadline_ns, uint32_t level, uint32_t rows,
-                     WorkerLoad* worker) noexcept
+                     uint64_t lag_ns) noexcept
     # An AdmissionCode in words: 0, or -1 and the refusal.
     cdef int refuse(self, int code, InferError* err) noexcept
     # admit() and refuse().
-    cdef int admit_or_fail(self, uint64_t arrived_ns, int64_t timeout_ns, WorkerLoad* worker, InferError* err) noexcept
-    cdef uint32_t chance(self) noexcept
+    cdef int admit_or_fail(self, uint64_t arrived_ns, int64_t timeout_ns, uint64_t lag_ns, InferError* err) noexcept
     cdef int retry_after_s(self) noexcept
     cdef void refused(self, int reason) noexcept

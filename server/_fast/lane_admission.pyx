@@ -28,7 +28,6 @@ from server._fast.queue_levels cimport MAX_TIMEOUT_US, level_times
 from server._fast.request_timeout cimport request_timeout_ns
 from server._fast.slab_ring cimport ring_has_room
 from server._fast.stats cimport REASON_REJECTED, REASON_TIMEOUT
-from server._fast.worker_load cimport WorkerLoad, is_crowded_out, predicted_late
 
 cdef uint64_t PATIENCE_NS = <uint64_t>PATIENCE_S * <uint64_t>1000000000
 
@@ -76,8 +75,8 @@ cdef class LaneAdmission:
             return min(deadline_ns, gone_ns) if deadline_ns else gone_ns
         return deadline_ns
 
-    cdef int admit(self, uint64_t arrived_ns, int64_t timeout_ns, WorkerLoad* worker) noexcept:
-        cdef uint64_t stale_ns, deadline_ns, now
+    cdef int admit(self, uint64_t arrived_ns, int64_t timeout_ns, uint64_t lag_ns) noexcept:
+        cdef uint64_t stale_ns
         if not ring_has_room(self.v):
             self.refused(REASON_REJECTED)
             return REFUSE_FULL
@@ -85,19 +84,11 @@ cdef class LaneAdmission:
             # Its level stands in the body: who is first passes all others, and none is refused for its queue's policy.
             if timeout_ns < 0:
                 return ADMIT
-            deadline_ns = arrived_ns + <uint64_t>timeout_ns
-        else:
-            deadline_ns = self.deadline_of(arrived_ns, timeout_ns, 0, 0, &stale_ns)
-        if worker.crowded_until_ns and deadline_ns:
-            now = now_ns()
-            if deadline_ns > now and is_crowded_out(worker, now, deadline_ns - arrived_ns, self.chance()):
-                self.refused(REASON_REJECTED)
-                relaxed_add(&self.stats.predicted_count, 1)
-                return REFUSE_PREDICTED
-        return self.predict(arrived_ns, deadline_ns, 0, 1, worker)
+            return self.predict(arrived_ns, arrived_ns + <uint64_t>timeout_ns, 0, 1, lag_ns)
+        return self.predict(arrived_ns, self.deadline_of(arrived_ns, timeout_ns, 0, 0, &stale_ns), 0, 1, lag_ns)
 
     cdef int predict(self, uint64_t arrived_ns, uint64_t deadline_ns, uint32_t level, uint32_t rows,
-                     WorkerLoad* worker) noexcept:
+                     uint64_t lag_ns) noexcept:
         cdef uint64_t now, budget_ns
         cdef LaneLoad load
         cdef int code
@@ -108,17 +99,16 @@ cdef class LaneAdmission:
         now = now_ns()
         admission_look(self.v, level, rows, now, &load)
         code = admission_decide(
-            &load, now, deadline_ns, admission_margin(budget_ns, worker.lag_ns, self.pressure.level))
+            &load, now, deadline_ns, admission_margin(budget_ns, lag_ns, self.pressure.level))
         if code == REFUSE_PAST:
             self.refused(REASON_TIMEOUT)
         elif code == REFUSE_PREDICTED:
             self.refused(REASON_REJECTED)
             relaxed_add(&self.stats.predicted_count, 1)
-            predicted_late(worker, now)
         return code
 
-    cdef int admit_or_fail(self, uint64_t arrived_ns, int64_t timeout_ns, WorkerLoad* worker, InferError* err) noexcept:
-        return self.refuse(self.admit(arrived_ns, timeout_ns, worker), err)
+    cdef int admit_or_fail(self, uint64_t arrived_ns, int64_t timeout_ns, uint64_t lag_ns, InferError* err) noexcept:
+        return self.refuse(self.admit(arrived_ns, timeout_ns, lag_ns), err)
 
     cdef int refuse(self, int code, InferError* err) noexcept:
         if code == ADMIT:
@@ -132,12 +122,8 @@ cdef class LaneAdmission:
         """When a request that is refused now should come again."""
         cdef LaneLoad load
         admission_look(self.v, self.v.level_count - 1, 1, now_ns(), &load)
-        return admission_retry_after_s(load.run_left_ns + load.work_ns, self.chance())
-
-    cdef uint32_t chance(self) noexcept:
-        """16 bits."""
         self.random = self.random * 1664525 + 1013904223
-        return self.random >> 16
+        return admission_retry_after_s(load.run_left_ns + load.work_ns, self.random >> 16)
 
 
 def request_timeout(bytes text not None):

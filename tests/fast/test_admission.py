@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +11,6 @@ from server._fast.lane_admission import request_timeout
 from server._fast.layout import Arena
 from server._fast.ring import Ring
 from server.batching.admission import Action, Lane, Pressure, decide, margin_ns, retry_after_s
-from server.batching.crowding import WorkerLoad
 from tests.reference.request_timeout import CENTURY_NS, INVALID, timeout_ns
 
 TIMES = st.one_of(st.integers(0, 400), st.integers(0, 200_000_000_000))
@@ -48,39 +45,6 @@ def test_the_pressure_is_the_reference(answers: list[tuple[int, int]]) -> None:
         pressure.answered(*told[-1])
         levels.append(pressure.level)
     assert fast.levels(told) == levels
-
-
-EVENTS = st.one_of(
-    st.tuples(st.just("turn"), st.integers(0, 50_000_000), st.integers(0, 50_000_000)),
-    st.tuples(st.just("late")),
-    st.tuples(st.just("ask"), st.integers(1, 400_000_000), st.integers(0, 65535)),
-    st.tuples(st.just("pause"), st.integers(0, 12_000_000_000)),
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(EVENTS, max_size=60))
-def test_the_load_of_a_worker_is_the_reference(events: list[tuple[Any, ...]]) -> None:
-    load, now, thread, told, expected = WorkerLoad(), 1, 1, [], []
-    for kind, *values in events:
-        match kind:
-            case "turn":
-                now += values[0]
-                thread += values[1]
-                told.append((kind, values[0], now, thread))
-                load.turn_ended(values[0], now, thread)
-            case "late":
-                told.append((kind, now))
-                load.predicted_late(now)
-            case "ask":
-                told.append((kind, now, *values))
-                expected.append(load.is_crowded_out(now, *values))
-                continue
-            case _:
-                now += values[0]
-                continue
-        expected.append((load.lag_ns, load.turn_work_ns, load.crowded_until_ns))
-    assert fast.crowded(told) == expected
 
 
 def make_ring(slab_count: int = 3, instances: int = 1, level_count: int = 0) -> Ring:
