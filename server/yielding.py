@@ -1,54 +1,50 @@
-"""Who does not serve gives way to those who do: the supervisor always, an executor until its model is loaded.
+"""Who loads a model gives way to those who serve: the supervisor while it looks for it, its executor until it is ready.
 
-A thread that wakes up takes the core at once from one in the idle class and, since Linux 6.12, from one with a longer
-slice; else it may have to wait until the other has used up its own, which the kernel notices every few milliseconds,
-and requests of models that are served on the same core would show it. So an executor loads in the idle class where it
-may take that back afterwards (a privilege), but for IDLE_S at the most: on a machine without a moment to spare it
-would never end. Else, and after that, it runs in long slices, which any thread may ask for with sched_setattr(2); its
-share of the core stays what it was.
+A thread that wakes up may have to wait until the one that runs has used up its slice, which the kernel notices every
+few milliseconds, and requests of models that are served on the same core would show it. It takes the core at once from
+a thread in the idle class, and mostly from one that is nicer by NICE; slices of another length change nothing (ADR 20).
+On a core without a moment to spare the idle class never gets on: the supervisor leaves it where that shows, an executor
+after IDLE_S, and is nicer from then on.
+
+All of that only where a thread may take it back afterwards, which is a privilege (CAP_SYS_NICE).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import os
-import platform
-import struct
 import threading
+import time
 from collections.abc import Iterator
 
-#: The longest that the kernel takes.
-SLICE_NS = 100_000_000
+#: So much nicer: a twentieth of a core where others want all of it.
+NICE = 10
 IDLE_S = 3.0
-_SYSTEM_CALLS = {"x86_64": 314, "aarch64": 274}
-#: struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
-_ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 _PLAIN = os.sched_param(0)
+#: A thread of the idle class that waits so long for its core has to leave it.
+BUSY_NS = 4_000_000
+#: The niceness of those who serve, as soon as somebody has another one.
+_serving_nice: int | None = None
+#: Whether this process, or the one that forked it, is within aside().
+_is_aside = False
 #: Ends the stay in the idle class.
 _timer: threading.Timer | None = None
 
 
-def set_slice(thread: int, slice_ns: int) -> bool:
-    """For a thread of this process, 0 being the calling one; 0 ns: the kernel's own choice. Whether it was taken."""
-    number = _SYSTEM_CALLS.get(platform.machine())
-    if number is None or os.sched_getscheduler(thread) != os.SCHED_OTHER:
-        return False
-    nice = os.getpriority(os.PRIO_PROCESS, thread)
-    attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, slice_ns, 0, 0)
-    return bool(ctypes.CDLL(None).syscall(number, thread, attributes, 0) == 0)
-
-
 @functools.cache
 def may_come_back() -> bool:
-    """Whether a thread of this process, or of one that it forks, may leave the idle class again. Asked once."""
+    """Whether a thread of this process, or of one that it forks, may leave the idle class again, and be less nice.
+    Asked once.
+    """
     found: list[bool] = []
 
     def probe() -> None:
         try:
             os.sched_setscheduler(0, os.SCHED_IDLE, _PLAIN)
             os.sched_setscheduler(0, os.SCHED_OTHER, _PLAIN)
+            _be_nicer()
+            _everybody_serves([str(threading.get_native_id())])
             found.append(True)
         except OSError:
             pass
@@ -59,55 +55,90 @@ def may_come_back() -> bool:
     return bool(found)
 
 
-def _everybody(slice_ns: int) -> None:
-    """All threads of this process leave the idle class and get this slice."""
-    for name in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError):
+def _be_nicer() -> None:
+    """The calling thread, once."""
+    global _serving_nice
+    if _serving_nice is None:
+        _serving_nice = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, min(19, _serving_nice + NICE))
+
+
+def _leave_idle(threads: list[str]) -> None:
+    for name in threads:
+        with contextlib.suppress(ProcessLookupError):
             if os.sched_getscheduler(int(name)) == os.SCHED_IDLE:
                 os.sched_setscheduler(int(name), os.SCHED_OTHER, _PLAIN)
-            set_slice(int(name), slice_ns)
 
 
-def stand_back() -> None:
-    """The calling thread gives way in its own class, for good; its children do until they say end()."""
-    set_slice(0, SLICE_NS)
-    # They need not find that out each by itself.
-    may_come_back()
+def _everybody_serves(threads: list[str]) -> None:
+    """These threads are in no idle class and as nice as those who serve."""
+    _leave_idle(threads)
+    for name in threads:
+        with contextlib.suppress(ProcessLookupError):
+            if _serving_nice is not None and os.getpriority(os.PRIO_PROCESS, int(name)) != _serving_nice:
+                os.setpriority(os.PRIO_PROCESS, int(name), _serving_nice)
+
+
+def _threads() -> list[str]:
+    return os.listdir("/proc/self/task")
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """For a block in a process of one thread, in the idle class unless its core is busy; what it forks gives way until
+    it says end().
+    """
+    global _is_aside
+    if _is_aside or os.sched_getscheduler(0) != os.SCHED_OTHER or not may_come_back():
+        yield
+        return
+    _is_aside = True
+    os.sched_setscheduler(0, os.SCHED_IDLE, _PLAIN)
+    asked_ns = time.monotonic_ns()
+    os.sched_yield()
+    if time.monotonic_ns() - asked_ns > BUSY_NS:
+        os.sched_setscheduler(0, os.SCHED_OTHER, _PLAIN)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, _PLAIN)
+        _is_aside = False
 
 
 def begin(idle_s: float = IDLE_S) -> None:
     """This process and the threads that it starts give way until end(). Leaves alone who was given another class."""
     global _timer
-    if os.sched_getscheduler(0) != os.SCHED_OTHER:
-        return
-    set_slice(0, SLICE_NS)
-    if not may_come_back():
+    if not (_is_aside or os.sched_getscheduler(0) == os.SCHED_OTHER) or not may_come_back():
         return
     # The class first: what starts a thread takes its time, too.
     os.sched_setscheduler(0, os.SCHED_IDLE, _PLAIN)
-    _timer = threading.Timer(idle_s, _everybody, (SLICE_NS,))
+    _be_nicer()
+    _timer = threading.Timer(idle_s, lambda: _leave_idle(_threads()))
     _timer.daemon = True
     _timer.start()
 
 
 def end() -> None:
-    """All threads of this process are as they were before begin() or stand_back()."""
-    global _timer
+    """All threads of this process serve from now on."""
+    global _timer, _is_aside
     if _timer is not None:
         _timer.cancel()
         _timer.join()
         _timer = None
-    _everybody(0)
+    if _is_aside or _serving_nice is not None:
+        _everybody_serves(_threads())
+    _is_aside = False
 
 
 @contextlib.contextmanager
-def in_long_slices() -> Iterator[None]:
+def in_background() -> Iterator[None]:
     """For a block in a thread of a process that serves meanwhile. Not in the idle class: who holds what the serving
     threads wait for, the interpreter's lock above all, has to come on.
     """
-    set_slice(0, SLICE_NS)
+    if may_come_back():
+        _be_nicer()
     try:
         yield
     finally:
-        # Threads that the block started have its slice.
-        _everybody(0)
+        # Threads that the block started are as nice as it was.
+        end()

@@ -199,7 +199,7 @@ class SharedProcess:
             place = next((place for place in range(MAX_LANES) if place not in self._held), None)
             if place is None:
                 raise ValueError(f"an executor serves at most {MAX_LANES} models: start with --executors per-model")
-            with yielding.in_long_slices():
+            with yielding.in_background():
                 instances = load(plan)
         except Exception as error:
             self._dropped.discard(number)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from server import hostinfo, log
+from server import hostinfo, log, yielding
 from server.channel import Document
 from server.config import ModelSource, ServeConfig
 from server.models import lifecycle
@@ -190,17 +190,21 @@ class Lifecycle:
     def refresh(self, retry: frozenset[str] = frozenset()) -> str:
         """Looks at the repository and does what follows; the reason when it could not be read, else ""."""
         try:
-            self.found = self._repository.scan()
+            self.found = self._scan()
         except RepositoryError as error:
             log.error("repository_unreadable", reason=str(error))
             return str(error)
         self.decide(retry)
         return ""
 
+    def _scan(self) -> list[ModelVersion]:
+        with yielding.aside():
+            return self._repository.scan()
+
     def poll(self) -> bool:
         """Looks at the repository unasked: files that are being written are left for later; whether there are any."""
         try:
-            found = self._repository.scan()
+            found = self._scan()
         except RepositoryError as error:
             log.error("repository_unreadable", reason=str(error))
             return False
@@ -210,8 +214,11 @@ class Lifecycle:
 
     def decide(self, retry: frozenset[str] = frozenset()) -> None:
         """Does what the rule says about the present state; called after each change of it."""
-        if self._is_deciding:
-            return
+        if not self._is_deciding:
+            with yielding.aside():
+                self._decide(retry)
+
+    def _decide(self, retry: frozenset[str]) -> None:
         self._is_deciding = True
         self.moves.drop_failed(self.served())
         try:
@@ -433,7 +440,7 @@ class Lifecycle:
         self._repository.configs.give(name, config)
         self._logged = {key: reason for key, reason in self._logged.items() if key[0] != name}
         try:
-            self.found = self._repository.scan()
+            self.found = self._scan()
         except RepositoryError as error:
             done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository: {error}"))
             return

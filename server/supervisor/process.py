@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from server import __version__, log, yielding
+from server import __version__, log
 from server._fast.layout import Control
 from server.channel import Channel, Document
 from server.config import ModelSource, ServeConfig
@@ -143,7 +143,6 @@ class Supervisor:
 
     def serve(self) -> int:
         """Starts the children and reacts until the last has gone; the exit status."""
-        yielding.stand_back()
         self.loop.watch_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self._on_signal)
         self.loop.watch(self.bell, self._on_bell)
         for lane in self.models.lanes:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
-import platform
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,9 +13,18 @@ from server import yielding
 from tests.support.faults import wait_until
 
 
+def of_threads(what: Callable[[int], int]) -> set[int]:
+    """Of all threads that are there: a timer's may end meanwhile."""
+    found = set()
+    for name in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):
+            found.add(what(int(name)))
+    return found
+
+
 def classes() -> set[int]:
     """The scheduling classes of all threads."""
-    return {os.sched_getscheduler(int(name)) for name in os.listdir("/proc/self/task")}
+    return of_threads(os.sched_getscheduler)
 
 
 @pytest.fixture
@@ -61,44 +68,81 @@ def test_the_idle_class_is_left_in_time(pool: threading.Thread) -> None:
     wait_until(lambda: classes() == {os.SCHED_OTHER}, "everybody out of the idle class")
 
 
-def slice_ns() -> int:
-    """Of the calling thread, as the kernel says it."""
-    attributes = ctypes.create_string_buffer(48)
-    number = {"x86_64": 315, "aarch64": 275}[platform.machine()]
-    assert ctypes.CDLL(None, use_errno=True).syscall(number, 0, attributes, len(attributes), 0) == 0
-    return int.from_bytes(attributes.raw[24:32], sys.byteorder)
+@pytest.fixture
+def _privileged() -> None:
+    if not yielding.may_come_back():
+        pytest.skip("this process may not leave the idle class")
 
 
-def test_a_slice_is_long_until_the_end() -> None:
-    """In a thread of its own, whose slice goes with it."""
+def nices() -> set[int]:
+    """How nice all threads are."""
+    return of_threads(lambda thread: os.getpriority(os.PRIO_PROCESS, thread))
+
+
+@pytest.mark.usefixtures("_privileged")
+def test_who_has_left_the_idle_class_is_nicer_until_the_end(pool: threading.Thread) -> None:
+    before = nices()
+    yielding.begin(0.01)
+    pool.start()
+    wait_until(lambda: classes() == {os.SCHED_OTHER}, "everybody out of the idle class")
+    assert os.getpriority(os.PRIO_PROCESS, 0) == min(19, max(before) + yielding.NICE)
+    yielding.end()
+    assert nices() == before
+
+
+@pytest.mark.usefixtures("_privileged")
+def test_aside_is_the_idle_class_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    with yielding.aside():
+        with yielding.aside():
+            inside = os.sched_getscheduler(0)
+        assert inside == os.sched_getscheduler(0) == os.SCHED_IDLE
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    monkeypatch.setattr(yielding, "BUSY_NS", -1)
+    with yielding.aside():
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER, "the core is busy"
+
+
+@pytest.mark.usefixtures("_privileged")
+@pytest.mark.parametrize("gives_way", [False, True])
+def test_a_child_that_is_forked_aside_serves_when_it_says_so(*, gives_way: bool) -> None:
+    with yielding.aside():
+        child = os.fork()
+        if not child:
+            if gives_way:
+                yielding.begin()
+            is_right = not gives_way or os.sched_getscheduler(0) == os.SCHED_IDLE
+            yielding.end()
+            os._exit(0 if is_right and classes() == {os.SCHED_OTHER} else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.usefixtures("_privileged")
+def test_who_was_put_into_another_class_stays_there() -> None:
     found: list[int] = []
 
     def run() -> None:
-        found.append(slice_ns())
-        yielding.stand_back()
-        found.append(slice_ns())
-        yielding.end()
-        found.append(slice_ns())
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        yielding.begin()
+        with yielding.aside():
+            found.append(os.sched_getscheduler(0))
 
-    if not yielding.set_slice(0, 0):
-        pytest.skip("this kernel does not let threads choose their slices")
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    before, inside, after = found
-    if inside == before:
-        pytest.skip("this kernel knows no slices of threads")
-    assert inside == yielding.SLICE_NS > before == after
+    assert found == [os.SCHED_BATCH]
+
+
+@pytest.mark.usefixtures("_privileged")
+def test_a_block_in_the_background_of_a_process_that_serves(pool: threading.Thread) -> None:
+    before = nices()
+    with yielding.in_background():
+        assert os.getpriority(os.PRIO_PROCESS, 0) == min(19, max(before) + yielding.NICE)
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        pool.start()
+    assert nices() == before
 
 
 def test_without_the_right_to_come_back_nobody_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yielding, "may_come_back", lambda: False)
     yielding.begin()
     assert classes() == {os.SCHED_OTHER}
-
-
-def test_a_slice_that_the_kernel_does_not_know_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yielding, "_SYSTEM_CALLS", {})
-    assert yielding.set_slice(0, yielding.SLICE_NS) is False
-    yielding.begin()
-    yielding.end()
