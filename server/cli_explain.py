@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -28,7 +29,10 @@ def run(arguments: list[str]) -> int:
         "Prints the configuration that a model is served with, what was inferred included, as a config.pbtxt; comments "
         "say why, and who runs each node of its graph. Settings of the server are taken from its environment "
         "variables, HEADRACE_DEVICE among them. The model is loaded, in a process of its own, to see who runs it.",
-        ["headrace explain repository/NAME", "headrace explain model.onnx > repository/NAME/config.pbtxt"],
+        [
+            "headrace explain repository/NAME",
+            "headrace explain model.onnx > repository/NAME/config.pbtxt     # for repository/NAME/1/model.onnx",
+        ],
     )
     parser.add_argument("--no-load", action="store_true", help="do not load it, and say nothing of its nodes")
     parser.add_argument(
@@ -58,7 +62,11 @@ def run(arguments: list[str]) -> int:
         sys.stdout.write(f"# {escape(line)}".rstrip() + "\n")
     if not options.no_load and (group := group_of(version.config, server, best_device(server))) is not None:
         sys.stdout.write(f"# executor: one process for all models on {group} (--executors {server.executors})\n")
-    sys.stdout.write("\n" + text_of(version, settings))
+    text = text_of(version, settings)
+    if options.model.is_file():
+        # A configuration lies in a model's directory, and there the directory's name is the model's.
+        text = text.replace(f"name: {json.dumps(version.name)}\n", "", 1)
+    sys.stdout.write("\n" + text)
     return os.EX_OK
 
 

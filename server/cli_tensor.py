@@ -62,7 +62,8 @@ def request_from_files(inputs: Sequence[ModelInput], files: Sequence[str], pixel
 
     One .json file that is an object with "inputs" is taken as the whole request.
     """
-    if len(files) == 1 and files[0].endswith(".json"):
+    is_named = any(files[0].startswith(f"{item.name}=") for item in inputs)
+    if len(files) == 1 and files[0].endswith(".json") and not is_named:
         document = _json(Path(files[0]), _read(Path(files[0])))
         if isinstance(document, dict):
             if "inputs" not in document:

@@ -154,7 +154,7 @@ cdef inline const char* http1_error_text(int error) noexcept nogil:
     elif error == HTTP_ERR_TRAILERS_TOO_LARGE:
         return "trailers are larger than the limit of this server"
     elif error == HTTP_ERR_BODY_TOO_LARGE:
-        return "request body is larger than the limit of this server"
+        return "request body is larger than the limit of this server, see --max-body-bytes"
     elif error == HTTP_ERR_TIMEOUT:
         return "request was not complete in time"
     elif error == HTTP_ERR_LENGTH_REQUIRED:

@@ -48,7 +48,7 @@ from server._fast.stats cimport REASON_INVALID
 cdef const char* SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 cdef bytes JSON_CONTENT = b"application/json"
 cdef bytes OCTET_CONTENT = b"application/octet-stream"
-cdef bytes TOO_LARGE_BODY = b'{"error":"request body is larger than the limit of this server"}'
+cdef bytes TOO_LARGE_BODY = b'{"error":"request body is larger than the limit of this server, see --max-body-bytes"}'
 cdef bytes OVERLOADED_BODY = b'{"error":"too many unfinished requests, try again later"}'
 cdef tuple RETRY_LATER = (("Retry-After", "1"),)
 cdef tuple ACCEPTED_CODINGS = (("Accept-Encoding", "gzip, deflate"),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import io
 import json
 import runpy
@@ -83,6 +84,8 @@ class FakeServer:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    # It derives a class of the one that is replaced.
+    importlib.import_module("server.cli_client")
     server = FakeServer()
     server.model(DIGITS, ANSWER)
     monkeypatch.setattr(http.client, "HTTPConnection", server)
@@ -234,6 +237,15 @@ def test_one_file_for_each_input(fake: FakeServer, capsys: pytest.CaptureFixture
     assert code == 64 and "--file a=FILE --file b=FILE" in err
     code, _, err = run(capsys, "infer", "m", "--file", one)
     assert code == 64 and "INPUT one of a, b" in err
+
+
+def test_a_named_file_may_be_the_only_one(fake: FakeServer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([[0.5] * 64]))
+    for argument in (f"image={file}", str(file)):
+        assert run(capsys, "infer", "digits", "--file", argument)[0] == 0
+    named, plain = fake.asked
+    assert named == plain and named["inputs"][0]["data"] == [0.5] * 64
 
 
 def test_a_whole_request(fake: FakeServer, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
