@@ -95,13 +95,13 @@ def exposition(
 
 
 def _requests(page: _Page, named: Sequence[tuple[Labels, Block]]) -> None:
-    page.family("requests", "counter", "Inference requests answered, by status code.")
+    page.family("requests", "counter", "Inference requests of all protocols that were answered, by HTTP's status code.")
     for labels, block in named:
         codes = {"200": block.success_count}
         for reason, count in zip(errors.FAILURE_REASONS, block.failure_counts, strict=True):
             codes[_CODES[reason]] = codes.get(_CODES[reason], 0) + count
         for code, count in codes.items():
-            route = (("protocol", "http"), ("method", "infer"), ("code", code))
+            route = (("method", "infer"), ("code", code))
             page.sample("requests_total", (*labels, *route), count)
     page.family("request_failures", "counter", "Inference requests that failed, by reason.")
     for labels, block in named:
@@ -214,11 +214,9 @@ def _processes(page: _Page, snapshot: Snapshot) -> None:
     for (role, cause), count in sorted(snapshot.restarts.items()):
         page.sample("worker_restarts_total", (("role", role), ("cause", cause)), count)
     page.family("connections", "gauge", "Open connections.")
-    for protocol, count in sorted(snapshot.connections.items()):
-        page.sample("connections", (("protocol", protocol),), count)
+    page.sample("connections", (), snapshot.connection_count)
     page.family("connections_accepted", "counter", "Connections accepted.")
-    for protocol, count in sorted(snapshot.accepted.items()):
-        page.sample("connections_accepted_total", (("protocol", protocol),), count)
+    page.sample("connections_accepted_total", (), snapshot.accepted_count)
     processes = [((("role", one.role), ("process", str(one.slot))), one) for one in snapshot.processes]
     families = (
         ("cpu_seconds", "counter", "CPU time, user and system.", "cpu_seconds"),

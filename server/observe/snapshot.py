@@ -177,9 +177,9 @@ class Snapshot(NamedTuple):
 
     models: Mapping[tuple[str, str], Block]
     processes: Sequence[Process] = ()
-    #: protocol -> open connections, and connections accepted so far.
-    connections: Mapping[str, int] = {}
-    accepted: Mapping[str, int] = {}
+    #: Open connections, and those accepted so far.
+    connection_count: int = 0
+    accepted_count: int = 0
     #: (role, cause) -> restarts.
     restarts: Mapping[tuple[str, str], int] = {}
     #: (name, version) -> resident memory of its executor.

@@ -262,8 +262,8 @@ class Worker:
         return snapshot.Snapshot(
             models=snapshot.merge(blocks),
             processes=[process for process in self._processes if process is not None],
-            connections={"http": sum(page["connections_open"] for page in pages)},
-            accepted={"http": sum(page["connections_total"] for page in pages)},
+            connection_count=sum(page["connections_open"] for page in pages),
+            accepted_count=sum(page["connections_total"] for page in pages),
             restarts={
                 ("worker", "died"): worker_restarts,
                 ("executor", "died"): executor_restarts,

@@ -114,7 +114,7 @@ def test_statistics_and_metrics_after_known_traffic(server: Server) -> None:
         key = (f"headrace_{name}", frozenset({"model": "digits", "version": "1", **labels}.items()))
         return page_after[key] - page_before[key]
 
-    route = {"protocol": "http", "method": "infer"}
+    route = {"method": "infer"}
     assert value("requests_total", code="200", **route) == traffic.good
     assert value("requests_total", code="400", **route) == traffic.bad
     assert value("request_failures_total", reason="invalid") == traffic.bad
@@ -167,7 +167,7 @@ def test_a_model_that_refuses_is_a_failure_and_no_inference(server: Server, clie
     assert after["inference_stats"]["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 2
     key = (
         "headrace_requests_total",
-        frozenset({"model": "fails", "version": "1", "protocol": "http", "method": "infer", "code": "400"}.items()),
+        frozenset({"model": "fails", "version": "1", "method": "infer", "code": "400"}.items()),
     )
     assert page_after[key] - page_before[key] == 2
 

@@ -29,7 +29,7 @@ MODELS = (counters.digits("1"), counters.digits("2"), counters.vad(), LOADING, B
 
 def handlers(models: Sequence[ServedModel] = MODELS, readiness: str = "") -> Handlers:
     blocks = [counters.worker_block(model, [1000, 2000, 4_000_000]) for model in models]
-    snapshot = Snapshot(merge(blocks), connections={"http": 3})
+    snapshot = Snapshot(merge(blocks), connection_count=3)
     info = ServerInfo("headrace", "0.1.0")
     return Handlers(StaticCatalog(models), info, lambda: snapshot, lambda: readiness, retry_after_s=2)
 
@@ -148,7 +148,7 @@ def test_metrics_have_their_own_port_and_two_formats(openmetrics: bool) -> None:
     assert response.status == 200
     assert response.content_type.startswith("application/openmetrics-text" if openmetrics else "text/plain")
     families = exposition.parse(response.body, openmetrics=openmetrics)
-    assert families["headrace_connections"].samples["headrace_connections", (("protocol", "http"),)] == 3
+    assert families["headrace_connections"].samples["headrace_connections", ()] == 3
     assert ask("/metrics").status == 404
     assert ask("/v2/models/digits", port="metrics").status == 404
 

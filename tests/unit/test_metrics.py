@@ -36,8 +36,8 @@ def snapshot() -> Snapshot:
             Process("worker", 0, 1.5, 30_000_000, 60_000_000, 1.7e9, 40, 1024, 2),
             Process("worker", 1, 2.5, 30_000_000, 60_000_000, 1.7e9, 40, 1024, 2),
         ],
-        connections={"http": 64},
-        accepted={"http": 1000},
+        connection_count=64,
+        accepted_count=1000,
         restarts={("worker", "signal"): 2, ("executor", "exit"): 1},
     )
 
@@ -108,9 +108,7 @@ def test_openmetrics_has_the_same_samples() -> None:
 def test_a_server_that_was_never_asked_has_a_valid_page_with_zeros(openmetrics: bool) -> None:
     families = exposition.parse(page(openmetrics, of=Snapshot({})), openmetrics=openmetrics)
     found = exposition.values(families)
-    labels = frozenset(
-        {"model": "digits", "version": "1", "protocol": "http", "method": "infer", "code": "503"}.items()
-    )
+    labels = frozenset({"model": "digits", "version": "1", "method": "infer", "code": "503"}.items())
     assert found["headrace_requests_total", labels] == 0
     exposition.parse(page(openmetrics, models=(), of=Snapshot({})), openmetrics=openmetrics)
 
@@ -125,7 +123,7 @@ def test_a_refused_version_has_its_reason() -> None:
 
 def test_counters() -> None:
     one = {"model": "digits", "version": "1"}
-    route = {"protocol": "http", "method": "infer"}
+    route = {"method": "infer"}
     expected = {"200": 7, "503": 5, "499": 1, "504": 2, "400": 3, "500": 10}
     codes = {code: value("headrace_requests_total", **one, **route, code=code) for code in expected}
     assert codes == expected
@@ -152,7 +150,7 @@ def test_counters() -> None:
     assert value("headrace_memory_splits_total", **one) == 2
     assert value("headrace_memory_refusals_total", **one) == 1
     assert value("headrace_worker_restarts_total", role="worker", cause="signal") == 2
-    assert value("headrace_connections", protocol="http") == 64
+    assert value("headrace_connections") == 64
     assert value("process_cpu_seconds_total", role="worker", process="1") == 2.5
     assert value("headrace_build_info", version="0.1.0") == 1
 
