@@ -232,7 +232,6 @@ cdef class Frontend(Turn):
         cdef timespec moment
         cdef uint64_t now = now_ns()
         if self.refused_count:
-            peer_count = max(peer_count, self.refused_count)
             self.refused_count = 0
             self.refusing_until_ns = now + REFUSING_NS
         elif now > self.refusing_until_ns:
