@@ -14,7 +14,7 @@ from server.log import escape
 from server.supervisor.banner import align
 
 _HEADINGS = ["model", "version", "state", "device", "requests", "failed", "mean", "memory", ""]
-MAX_REASON_CHARS = 160
+MAX_REASON_CHARS = 240
 
 
 def run(arguments: list[str]) -> int:
@@ -86,5 +86,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         str(row["failed"]),
         "-" if mean is None else f"{mean:.3g} ms",
         "-" if memory is None else size_text(memory),
-        escape(row["reason"][:MAX_REASON_CHARS]),
+        escape(
+            row["reason"] if len(row["reason"]) <= MAX_REASON_CHARS else row["reason"][: MAX_REASON_CHARS - 1] + "…"
+        ),
     ]

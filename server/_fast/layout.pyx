@@ -322,7 +322,9 @@ cdef class Arena(Segment):
 
     def set_state(self, uint32_t state, str reason=""):
         """Written by the executor while it lives, by the supervisor otherwise."""
-        text = reason.encode("utf-8", "replace")[:REASON_TEXT_BYTES]
+        text = reason.encode("utf-8", "replace")
+        if len(text) > REASON_TEXT_BYTES:
+            text = text[:REASON_TEXT_BYTES - 3].decode("utf-8", "ignore").encode() + "…".encode()
         half_store(&self.view.lane.reason_bytes, 0)
         memcpy(self.view.lane.reason, <const char*>text, len(text))
         half_store(&self.view.lane.reason_bytes, len(text))

@@ -41,7 +41,8 @@ _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SIGNATURE = re.compile(r"(?:\bconst )?(?:[\w:]+[*&]? )?\bonnxruntime::[\w:~<>]+\([^()]*\)(?: const)?:? ")
 #: What CUDA's errors say of the host.
 _WHERE = re.compile(r" ?; (?:GPU|hostname|file|line|expr)=[^;]*")
-_MAX_TEXT = 240
+#: In bytes too, with the sign for what is left out: an arena has room for 240.
+_MAX_TEXT = 236
 _BYTES = BY_NAME["BYTES"]
 _INT64 = BY_NAME["INT64"]
 #: No BYTES tensor is longer: a slab has room for less.
@@ -57,10 +58,14 @@ STRINGS_TEXT = b"abc"
 
 
 def client_text(error: BaseException) -> str:
-    """ONNX Runtime's message without paths, source locations and signatures, at most 240 characters."""
+    """ONNX Runtime's message without paths, source locations and signatures; of a long one the begin and the end, which
+    says what would be right.
+    """
     text = _WHERE.sub("", _PREFIX.sub("", str(error)))
     text = _SIGNATURE.sub("", " ".join(_PATH.sub("", text).split()))
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    if len(text) <= _MAX_TEXT:
+        return text
+    return f"{text[: _MAX_TEXT // 2].rstrip()} … {text[3 - _MAX_TEXT // 2 :].lstrip()}"
 
 
 def run_error(error: Exception) -> ModelError | DeviceLostError:

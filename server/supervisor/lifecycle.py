@@ -401,8 +401,9 @@ class Lifecycle:
             done(
                 Answer(
                     UNAVAILABLE,
-                    "explicit model load / unload is not allowed if polling is enabled; "
-                    "start the server with --model-control-mode explicit",
+                    "explicit model load / unload is not allowed if polling is enabled; this server runs with "
+                    f"--model-control-mode {self._config.model_control_mode}; start the server with "
+                    "--model-control-mode explicit",
                 )
             )
         elif call == "load":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from server._fast.layout import Arena
 from server.executor import onnx_backend
 from server.executor.backend import DeviceLostError, ModelError, OutOfMemoryError, TensorBuffer
 from server.executor.onnx_backend import OnnxBackend, client_text, run_error
@@ -95,3 +96,29 @@ def test_an_error_of_the_device_is_none_of_the_model() -> None:
     lost = run_error(RuntimeError(text))
     assert isinstance(lost, DeviceLostError) and not isinstance(lost, ModelError)
     assert client_text(RuntimeError(text)) == "CUDA failure 700: an illegal memory access was encountered;"
+
+
+def test_a_long_error_keeps_its_end() -> None:
+    """Which says what would be right."""
+    text = f"ONNX Runtime only guarantees {'support ' * 60}for domain ai.onnx is till opset 28."
+    cut = client_text(RuntimeError(text))
+    assert cut.startswith("ONNX Runtime only guarantees support") and cut.endswith("is till opset 28.")
+    assert " … " in cut and len(cut.encode()) <= 240
+    assert client_text(RuntimeError(text[:200])) == text[:200].strip()
+
+
+def test_a_reason_that_is_too_long_for_the_arena_ends_with_a_whole_character() -> None:
+    tensor = (11, 4, [-1, 2])
+    arena = Arena.create(
+        inputs=[tensor],
+        outputs=[tensor],
+        rows_mode=True,
+        row_capacity=1,
+        slab_count=2,
+        owner_count=1,
+        instance_count=1,
+    )
+    for reason in ("x" * 239 + "…", "x" * 300, "ü" * 200, "short"):
+        arena.set_state(3, reason)
+        kept = arena.model_reason
+        assert kept == reason or (kept.endswith("…") and reason.startswith(kept[:-1]) and len(kept.encode()) > 230)
