@@ -21,6 +21,7 @@ from server.worker.repository_handlers import Ask, Ended, RepositoryHandlers, do
 from server.worker.settings_handlers import SettingsHandlers, no_traces
 
 JSON = "application/json"
+METRICS_ELSEWHERE = "metrics are on a port of their own: 8002, or what --metrics-port says; same puts them here"
 
 
 class Response(NamedTuple):
@@ -117,6 +118,8 @@ class Handlers:
         """Answer one request; never raises. `headers` has lower-case names; `port` is "http" or "metrics"."""
         if self._has_metrics and path in routes.METRICS_PATHS:
             port = routes.METRICS_PORT
+        elif port == routes.HTTP_PORT and path in routes.METRICS_PATHS:
+            return Response(404, v2.error_body(METRICS_ELSEWHERE))
         match = routes.resolve(port, method, path)
         try:
             if port == routes.HTTP_PORT and (tfs_match := tfs_routes.parse(method, path)) is not None:
