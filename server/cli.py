@@ -116,6 +116,8 @@ def _unknown(word: str) -> int:
 
     kind = "option" if word.startswith("-") else "command"
     hint = nearest(word, [*SUBCOMMANDS, "--help", "--version"])
+    if kind == "command" and (word.endswith(".onnx") or os.sep in word):
+        hint = f"serve {word}"
     advice = f"did you mean {hint}?" if hint else f"expected one of {', '.join(SUBCOMMANDS)}"
     sys.stderr.write(f"headrace: unknown {kind} {word!r}: {advice}\n")
     return os.EX_USAGE

@@ -85,6 +85,7 @@ def _comments(version: ModelVersion, settings: LaneSettings) -> Iterator[str]:
     if batching.batched and plan.row_capacity < settings.max_batch_size:
         yield f"max_batch_size: {plan.row_capacity} in place of {settings.max_batch_size}, since memory is limited"
     yield f"queue: {plan.slab_count} slabs of {plan.row_capacity if batching.batched else 1} rows"
+    yield f"threads: {settings.intra_op_threads}; without intra_op_thread_count below they follow the host"
     kind = "shared memory" if plan.rows_mode else "shared memory at most, used as far as requests fill it"
     yield f"memory: {size_text(data_bytes(version, settings))} of {kind}"
     yield f"model file: {size_text(_file_bytes(version))}"

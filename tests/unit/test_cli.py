@@ -53,6 +53,8 @@ def test_help_of_each_command(capsys: pytest.CaptureFixture[str], command: str) 
     ("arguments", "said"),
     [
         (["serv"], "unknown command 'serv': did you mean serve?"),
+        (["model.onnx"], "unknown command 'model.onnx': did you mean serve model.onnx?"),
+        (["infer", "m", "--rows", "0"], "expected a whole number from 1, got '0'"),
         (["--versoin"], "unknown option '--versoin': did you mean --version?"),
         (["qqq"], "expected one of serve, infer"),
         (["serve", "--wokers", "2"], "unknown option '--wokers': did you mean --workers?"),
