@@ -18,6 +18,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from server.config import VersionPolicy
 from server.errors import ConfigurationError
@@ -249,6 +250,8 @@ def _read(name: str, version: int, file: Path) -> ModelVersion:
         model = onnx_file.read_model(file)
     except ModelFileError as error:
         return ModelVersion(name, version, file, error=f"{file} {error}", is_no_model=True)
+    except FileNotFoundError:
+        return ModelVersion(name, version, file, error=_no_file(file))
     except OSError as error:
         return ModelVersion(name, version, file, error=f"{file}: {error.strerror}")
     try:
@@ -302,6 +305,37 @@ def _not_found(path: Path) -> str:
     return f"found: {there} but no {path.name!r} in it; expected: {_usage()}; fix: check the path {path}"
 
 
+def _no_file(file: Path) -> str:
+    """Why there is no model file in its directory, which is there."""
+    if file.is_symlink():
+        return f"found: {file}, a link to {file.readlink()}, which is not there; expected: an ONNX file"
+    others = [other for other in _listed(file.parent) if other.suffix == ".onnx"]
+    if len(others) == 1:
+        return f"found: {others[0]}; expected: {file.name}; fix: mv {quote(str(others[0]))} {quote(str(file))}"
+    return f"{file}: No such file or directory"
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _one_level_down(root: Path) -> str:
+    """What looks like a model's directory, and what it should be like; "" if nothing does."""
+    for folder in filter(Path.is_dir, _listed(root)):
+        for entry in _listed(folder):
+            wanted = folder / "1" / MODEL_FILE
+            if entry.suffix == ".onnx":
+                fix = f"mkdir {quote(str(wanted.parent))} && mv {quote(str(entry))} {quote(str(wanted))}"
+                return f"found: {entry}; expected: {folder.name}/VERSION/{MODEL_FILE}; fix: {fix}"
+            if (number := re.fullmatch("[vV]([0-9]+)", entry.name)) and (entry / MODEL_FILE).exists():
+                fix = f"mv {quote(str(entry))} {quote(str(folder / number[1]))}"
+                return f"found: {entry / MODEL_FILE}; expected: VERSION is a number; fix: {fix}"
+    return ""
+
+
 def _nothing_in(root: Path) -> str:
     entries = sorted(entry.name for entry in root.iterdir())
     files = [name for name in entries if name.endswith(".onnx")]
@@ -317,5 +351,7 @@ def _nothing_in(root: Path) -> str:
             f"found: {len(files)} .onnx files in {root} ({shown}); expected: NAME/VERSION/{MODEL_FILE}; "
             f"fix: mkdir -p {root / name / '1'} && mv {root / files[0]} {root / name / '1' / MODEL_FILE}, and so on"
         )
+    if below := _one_level_down(root):
+        return below
     shown = ", ".join(entries[:5]) + (" ..." if len(entries) > 5 else "") or "nothing"
     return f"found: no model in {root} (it holds {shown}); expected: {_usage()}; fix: check the path"

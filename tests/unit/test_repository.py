@@ -97,6 +97,41 @@ def test_one_bad_model_leaves_the_others(tmp_path: Path) -> None:
     assert not errors
 
 
+def test_the_file_of_a_version_has_another_name(tmp_path: Path) -> None:
+    put(tmp_path / "m" / "1" / "my prices.onnx")
+    (found,) = scan(tmp_path)
+    folder = tmp_path / "m" / "1"
+    assert found.error is not None
+    assert found.error.endswith(f"expected: model.onnx; fix: mv '{folder}/my prices.onnx' {folder}/model.onnx")
+    put(folder / "other.onnx")
+    assert [item.error for item in scan(tmp_path)] == [f"{folder}/model.onnx: No such file or directory"]
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").symlink_to("/nonexistent.onnx")
+    (found,) = scan(tmp_path)
+    assert found.error is not None and "a link to /nonexistent.onnx, which is not there" in found.error
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        (
+            "m/prices.onnx",
+            "expected: m/VERSION/model.onnx; fix: mkdir {0}/m/1 && mv {0}/m/prices.onnx {0}/m/1/model.onnx",
+        ),
+        ("m/v2/model.onnx", "expected: VERSION is a number; fix: mv {0}/m/v2 {0}/m/2"),
+    ],
+)
+def test_a_repository_that_is_nearly_right(tmp_path: Path, file: str, said: str) -> None:
+    put(tmp_path / file)
+    with pytest.raises(RepositoryError) as raised:
+        scan(tmp_path)
+    assert said.format(tmp_path) in str(raised.value)
+
+
 def test_a_bad_highest_version_is_not_replaced(tmp_path: Path) -> None:
     put(tmp_path / "m" / "1" / "model.onnx")
     put(tmp_path / "m" / "2" / "model.onnx", b"")
