@@ -21,7 +21,9 @@ from server.worker.repository_handlers import Ask, Ended, RepositoryHandlers, do
 from server.worker.settings_handlers import SettingsHandlers, no_traces
 
 JSON = "application/json"
-METRICS_ELSEWHERE = "Not Found: metrics are on a port of their own: 8002, or what --metrics-port says; same puts them here"
+METRICS_ELSEWHERE = (
+    "Not Found: metrics are on a port of their own, 8002 or what --metrics-port says; same puts them here"
+)
 
 
 class Response(NamedTuple):
