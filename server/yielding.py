@@ -1,4 +1,5 @@
-"""Who loads a model gives way to those who serve: the supervisor while it looks for it, its executor until it is ready.
+"""Who loads a model, or ends, gives way to those who serve: the supervisor while it looks for it, its executor until it
+is ready and again when it has served its last batch.
 
 A thread that wakes up may have to wait until the one that runs has used up its slice, which the kernel notices every
 few milliseconds, and requests of models that are served on the same core would show it. It takes the core at once from
@@ -128,6 +129,16 @@ def end() -> None:
     if _is_aside or _serving_nice is not None:
         _everybody_serves(_threads())
     _is_aside = False
+
+
+def leave() -> None:
+    """Before a process that served ends: the kernel takes its memory apart then, and others go before it. Nobody needs
+    a privilege for that. Not the idle class: on a core without a moment to spare the memory would not come back.
+    """
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    for name in _threads():
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, int(name), min(19, own + NICE))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from server import log, yielding
 from server._fast.layout import Arena, Control
+from server.executor import heap
 from server.executor.backend import DeviceLostError, LoadError, OutOfMemoryError
 from server.executor.limits import limit_executor
 from server.executor.run_failures import Failure, failure_of
@@ -106,7 +107,8 @@ def main(plan: ExecutorPlan) -> int:
     # numpy's library for linear algebra would start a thread for every processor, which nothing here would use.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        serve = [instance.runner.serve for instance in load(plan)]
+        with heap.kept():
+            serve = [instance.runner.serve for instance in load(plan)]
     except Exception as error:
         return note_load_failure(plan, error)
     if plan.is_trial:
@@ -138,6 +140,7 @@ def main(plan: ExecutorPlan) -> int:
     if stopped.is_set():
         for thread in threads:
             thread.join(5.0)
+        yielding.leave()
         return 0
     return EXIT_START_AGAIN
 

@@ -368,7 +368,8 @@ class Lifecycle:
         """Its executor has ended: gives its memory back."""
         self._draining.pop(lane.number, None)
         self.lanes.remove(lane)
-        lane.close()
+        with yielding.aside():
+            lane.close()
         log.info("model_unloaded", model=lane.name, version=lane.version, lane=lane.number)
         if lane.name in self._held and not any(other.name == lane.name for other in self.lanes):
             self._held.discard(lane.name)

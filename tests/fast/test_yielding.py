@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -146,3 +148,20 @@ def test_without_the_right_to_come_back_nobody_goes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(yielding, "may_come_back", lambda: False)
     yielding.begin()
     assert classes() == {os.SCHED_OTHER}
+
+
+LEAVE = """
+import os, threading
+from server import yielding
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+before = os.getpriority(os.PRIO_PROCESS, 0)
+yielding.leave()
+print({os.getpriority(os.PRIO_PROCESS, int(thread)) - before for thread in os.listdir("/proc/self/task")}, flush=True)
+os._exit(0)
+"""
+
+
+def test_who_leaves_is_nicer_with_all_its_threads() -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVE], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{{{min(yielding.NICE, 19 - os.getpriority(os.PRIO_PROCESS, 0))}}}"
