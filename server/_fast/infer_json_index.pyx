@@ -126,7 +126,7 @@ cdef int place_input(Reader* r, const Text* name, const InputRef* given, const T
         if json_text_is(name.raw, name.escaped, inputs[i].name.p, inputs[i].name.n):
             break
     else:
-        return fail_unexpected(r, b"input", name)
+        return fail_unexpected(r, False, name)
     at = &r.request.inputs[i]
     if at.spec_index >= 0:
         return fail_named(r, INFER_INVALID_ARGUMENT, b"input '%.*s' already exists in request", name)
@@ -226,7 +226,7 @@ cdef int place_output(Reader* r, const Text* name, const TensorParameters* said)
         if json_text_is(name.raw, name.escaped, outputs[i].name.p, outputs[i].name.n):
             break
     else:
-        return fail_unexpected(r, b"output", name)
+        return fail_unexpected(r, True, name)
     for k in range(r.request.n_outputs):
         if r.request.outputs[k].spec_index == i:
             return fail_named(r, INFER_INVALID_ARGUMENT, b"output '%.*s' already exists in request", name)

@@ -6,7 +6,15 @@ the protocol's words for an error, not its members (those are in infer_json_inde
 
 from libc.stdint cimport uint64_t
 
-from server._fast.infer_spec cimport INFER_INVALID_ARGUMENT, InferError, InferRequest, ModelSpec, Span, infer_fail
+from server._fast.infer_spec cimport (
+    INFER_INVALID_ARGUMENT,
+    InferError,
+    InferRequest,
+    ModelSpec,
+    Span,
+    infer_fail,
+    infer_fail_unexpected,
+)
 from server._fast.tensor_bytes cimport BinarySections
 
 
@@ -101,14 +109,12 @@ cdef inline int fail_named(Reader* r, int code, const char* format, const Text* 
     return infer_fail(r.err, code, format, <int>n, plain)
 
 
-cdef inline int fail_unexpected(Reader* r, const char* kind, const Text* name) noexcept nogil:
+cdef inline int fail_unexpected(Reader* r, bint is_output, const Text* name) noexcept nogil:
     cdef char plain[NAME_BYTES]
-    cdef size_t n = json_unescape(name.raw, plain, sizeof(plain))
-    cdef Span model = r.spec.name
-    return infer_fail(
-        r.err, INFER_INVALID_ARGUMENT, b"unexpected inference %s '%.*s' for model '%.*s'", kind, <int>n, plain,
-        <int>model.n if model.n < NAME_BYTES else <int>NAME_BYTES, model.p,
-    )
+    cdef Span got
+    got.p = plain
+    got.n = json_unescape(name.raw, plain, sizeof(plain))
+    return infer_fail_unexpected(r.err, is_output, got, r.spec)
 
 
 # ---- keys

@@ -151,6 +151,8 @@ cdef inline SharedRef* infer_request_shared(const InferRequest* r, const ModelSp
 
 # The index of the named tensor, or -1.
 cdef int infer_find_tensor(const TensorSpec* tensors, int count, Span name) noexcept nogil
+# A request names a tensor that the model does not have: says so, and which it has.
+cdef int infer_fail_unexpected(InferError* err, bint is_output, Span name, const ModelSpec* spec) noexcept nogil
 # Whether all inputs are there with the right datatypes and shapes; sets rows, element and byte counts, the default
 # outputs.
 # 0, or -1 and a text.

@@ -81,11 +81,38 @@ cdef int infer_find_tensor(const TensorSpec* tensors, int count, Span name) noex
     return -1
 
 
-# ---- validation
-
 cdef int clip(Span text) noexcept nogil:
     """A precision for %.*s: long names are cut."""
     return <int>text.n if text.n < 128 else 128
+
+
+cdef int infer_fail_unexpected(InferError* err, bint is_output, Span name, const ModelSpec* spec) noexcept nogil:
+    cdef const TensorSpec* tensors = spec.outputs if is_output else spec.inputs
+    cdef int count = spec.n_outputs if is_output else spec.n_inputs
+    cdef const char* kind = b"output" if is_output else b"input"
+    cdef char known[160]
+    cdef int n = 0
+    cdef int i = 0
+    known[0] = 0
+    # As many names as there is room for, none of them cut.
+    while i < count and <size_t>n + tensors[i].name.n + 24 < sizeof(known):
+        n += snprintf(
+            known + n, sizeof(known) - <size_t>n, b"%s'%.*s'", <const char*>b", " if i else <const char*>b"",
+            <int>tensors[i].name.n, tensors[i].name.p,
+        )
+        i += 1
+    if i < count:
+        snprintf(
+            known + n, sizeof(known) - <size_t>n, b"%s%d more", <const char*>b" and " if i else <const char*>b"",
+            count - i,
+        )
+    return infer_fail(
+        err, INFER_INVALID_ARGUMENT, b"unexpected inference %s '%.*s' for model '%.*s'; its %ss: %s", kind,
+        clip(name), name.p, clip(spec.name), spec.name.p, kind, known,
+    )
+
+
+# ---- validation
 
 
 cdef void append(char* text, size_t size, const char* format, Span name) noexcept nogil:
@@ -307,9 +334,8 @@ cdef int check_counts(InputRef* given, const TensorSpec* want, const ModelSpec* 
         return infer_fail(
             err, INFER_INVALID_ARGUMENT,
             b"input '%.*s': Unable to parse 'data': Shape does not match true shape of 'data' field: the shape asks "
-            b"for "
-            b"%lld elements",
-            clip(want.name), want.name.p, <long long>count,
+            b"for %lld elements, which 'data' of %zu bytes cannot hold",
+            clip(want.name), want.name.p, <long long>count, given.json_data.n,
         )
     return 0
 

@@ -34,6 +34,7 @@ from server._fast.infer_spec cimport (
     dtype_from_name,
     dtype_name,
     infer_fail,
+    infer_fail_unexpected,
     infer_find_tensor,
     infer_request_alloc,
     infer_request_free,
@@ -197,7 +198,7 @@ cdef int read_input(Reader* r, const ProtoField* message) noexcept nogil:
         return fail_malformed(r.err)
     index = infer_find_tensor(r.spec.inputs, r.spec.n_inputs, t.name)
     if index < 0:
-        return fail_named(r, b"unexpected inference input '%.*s' for model '%.*s'", t.name)
+        return infer_fail_unexpected(r.err, False, t.name, r.spec)
     at = &r.request.inputs[index]
     if at.spec_index >= 0:
         return infer_fail(
@@ -267,7 +268,7 @@ cdef int read_output(Reader* r, const ProtoField* message) noexcept nogil:
         return fail_malformed(r.err)
     index = infer_find_tensor(r.spec.outputs, r.spec.n_outputs, name)
     if index < 0:
-        return fail_named(r, b"unexpected inference output '%.*s' for model '%.*s'", name)
+        return infer_fail_unexpected(r.err, True, name, r.spec)
     for i in range(request.n_outputs):
         if request.outputs[i].spec_index == index:
             return infer_fail(

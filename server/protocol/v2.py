@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from server.alike import did_you_mean
 from server.protocol.assignment import Assignment
 from server.protocol.datatypes import BY_NAME
 from server.protocol.served import READY, ServedModel, ServerInfo, TensorInfo
@@ -66,8 +67,7 @@ def unknown_model_text(name: str, version: str | None, known: Sequence[ServedMod
             return f"{text}; versions of '{name}': {', '.join(versions)}"
     else:
         text = f"Request for unknown model: '{name}' is not found"
-    alike = closest(name, sorted({model.name for model in known}))
-    return f"{text}; did you mean {' or '.join(repr(one) for one in alike)}?" if alike else text
+    return text + did_you_mean(name, {model.name for model in known})
 
 
 def model_metadata(model: ServedModel, versions: Sequence[str]) -> bytes:
@@ -185,43 +185,3 @@ def _config_dims(tensor: TensorInfo, batched: bool) -> dict[str, object]:
 
 def _config_parameters(model: ServedModel) -> dict[str, object]:
     return {"batching_reason": {"string_value": model.batching_reason}} if model.batching_reason else {}
-
-
-# A hostile client may ask for names as long as a request target; a long name is no typing error.
-_MAX_ALIKE_CHARS = 64
-
-
-def closest(name: str, known: Sequence[str], limit_count: int = 3) -> list[str]:
-    """The known names within a few edits of `name`, nearest first; [] for names over 64 characters."""
-    if not name or len(name) > _MAX_ALIKE_CHARS:
-        return []
-    edits_limit = 1 + min(len(name) // 4, 2)
-    lowered = name.lower()
-    letters = set(lowered)
-    found = []
-    for candidate in known:
-        other = candidate.lower()
-        # Each edit changes at most two letters of the set, and the length by at most one: most names end here.
-        if abs(len(other) - len(lowered)) > edits_limit or len(letters ^ set(other)) > 2 * edits_limit:
-            continue
-        edits = _edits(lowered, other, edits_limit)
-        if edits <= edits_limit:
-            found.append((edits, candidate))
-    return [candidate for _, candidate in sorted(found)[:limit_count]]
-
-
-def _edits(a: str, b: str, limit: int) -> int:
-    """Insertions, deletions, replacements and swaps of neighbours from a to b; limit + 1 stands for more."""
-    before: list[int] = []
-    above = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        row = [i] + [limit + 1] * len(b)
-        for j in range(max(1, i - limit), min(len(b), i + limit) + 1):
-            cost = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (x != b[j - 1]))
-            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == b[j - 1]:
-                cost = min(cost, before[j - 2] + 1)
-            row[j] = cost
-        if min(row) > limit:
-            return limit + 1
-        before, above = above, row
-    return above[-1]

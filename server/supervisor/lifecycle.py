@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from server import hostinfo, log, yielding
+from server.alike import there_is
 from server.channel import Document
 from server.config import ModelSource, ServeConfig
 from server.models import lifecycle
@@ -446,8 +447,10 @@ class Lifecycle:
         except RepositoryError as error:
             done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository: {error}"))
             return
-        if not any(version.name == name for version in self.found):
-            done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository"))
+        known = {version.name for version in self.found}
+        if name not in known:
+            others = there_is(name, known)
+            done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository" + others))
             return
         if self._chosen is not None:
             self._chosen.add(name)
@@ -457,7 +460,8 @@ class Lifecycle:
     def _unload(self, name: str, done: Done) -> None:
         known = {version.name for version in self.found} | {lane.name for lane in self.lanes}
         if name not in known:
-            done(Answer(NOT_FOUND, f"failed to unload '{name}', no such model in the repository"))
+            text = f"failed to unload '{name}', no such model in the repository"
+            done(Answer(NOT_FOUND, text + there_is(name, known)))
             return
         if self._chosen is None:
             self._chosen = {version.name for version in self.found}

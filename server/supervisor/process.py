@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from server import __version__, log
 from server._fast.layout import Control
+from server.alike import there_is
 from server.channel import Channel, Document
 from server.config import ModelSource, ServeConfig
 from server.demo import files as demo_files
@@ -97,9 +98,11 @@ def _look_at(config: ServeConfig, found: Sequence[ModelVersion]) -> int:
         if version.error is not None:
             log.error("model_refused", model=version.name, version=version.version, reason=version.error)
     if config.model_control_mode == EXPLICIT:
-        missing = set(config.load_model) - {version.name for version in found} - {ALL_MODELS}
+        known = {version.name for version in found}
+        missing = set(config.load_model) - known - {ALL_MODELS}
         for name in sorted(missing):
-            print(f"error: --load-model {name}: there is no such model in the repository", file=sys.stderr)
+            text = f"error: --load-model {name}: there is no such model in the repository{there_is(name, known)}"
+            print(text, file=sys.stderr)
         return EXIT_NO_MODEL if missing else EXIT_OK
     if not any(version.error is None for version in found):
         print(f"error: none of the {len(found)} models found can be served", file=sys.stderr)

@@ -76,9 +76,9 @@ def test_load_and_unload(server: Server, http2: bool) -> None:
 
 def test_errors_say_what_is_wrong(server: Server, repository: Path) -> None:
     status, text = call(server, "/v2/repository/models/nothing/load", "")
-    assert (status, json.loads(text)) == (
-        500,
-        {"error": "failed to load 'nothing', failed to poll from model repository"},
+    assert status == 500
+    assert json.loads(text)["error"].startswith(
+        "failed to load 'nothing', failed to poll from model repository; there is "
     )
     status, text = call(server, "/v2/repository/models/nothing/unload", "")
     assert status == 404

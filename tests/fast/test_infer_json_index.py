@@ -148,7 +148,7 @@ def test_model_names_beyond_ascii(name: str) -> None:
     with pytest.raises(InferRefused) as caught:
         index(json.dumps(document).encode(), spec)
     if "\0" not in name:
-        assert caught.value.text == f"unexpected inference input '{name}x' for model '{name}'"
+        assert caught.value.text == f"unexpected inference input '{name}x' for model '{name}'; its inputs: '{name}'"
 
 
 def without(tensor: dict[str, Any], key: str) -> dict[str, Any]:
@@ -419,7 +419,17 @@ def test_refused_with_this_text(document: object, code: int, text: str) -> None:
 
 def test_long_names_are_cut_in_the_text() -> None:
     error = refusal({"inputs": [{**MASK, "name": "é" * 10_000}]})
-    assert error.text == f"unexpected inference input '{'é' * 64}' for model 'digits'"
+    assert error.text.startswith(f"unexpected inference input '{'é' * 64}' for model 'digits'; its inputs: ")
+
+
+def test_of_many_names_some_are_shown() -> None:
+    names = [f"number_{i}" for i in range(40)]
+    spec = Spec("wide", "1", False, 1, [(name, "INT8", [1]) for name in names], [("y", "INT8", [1])])
+    document = {"inputs": [{"name": "number", "shape": [1], "datatype": "INT8", "data": [1]}]}
+    with pytest.raises(InferRefused) as caught:
+        index(json.dumps(document).encode(), spec)
+    shown = ", ".join(f"'{name}'" for name in names[:11])
+    assert caught.value.text == f"unexpected inference input 'number' for model 'wide'; its inputs: {shown} and 29 more"
 
 
 def test_million_keys_and_members_end_early() -> None:

@@ -340,7 +340,9 @@ def test_missing_inputs() -> None:
 def test_wrong_outputs() -> None:
     message = request()
     message.outputs.add(name="nothing")
-    assert refusal(message).text == "unexpected inference output 'nothing' for model 'digits'"
+    assert refusal(message).text == (
+        "unexpected inference output 'nothing' for model 'digits'; its outputs: 'probabilities', 'label'"
+    )
     message.outputs[0].name = "label"
     message.outputs.add(name="label")
     assert refusal(message).text == "output 'label' already exists in request"

@@ -14,7 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.lint
 
-BASE = frozenset({"errors", "channel", "clock", "config", "option_values", "log", "hostinfo", "build_info", "yielding"})
+BASE = frozenset(
+    {"alike", "errors", "channel", "clock", "config", "option_values", "log", "hostinfo", "build_info", "yielding"}
+)
 #: layer -> the layers that it may import besides itself.
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "_fast": frozenset(),
