@@ -160,9 +160,13 @@ def _scan(root: Path, all_versions: bool, reader: Reader) -> list[ModelVersion]:
     # The name of "." and of "models/.." is that of the directory they lead to.
     own_name = root.resolve().name
     if (root / MODEL_FILE).exists():
+        parent = root.resolve().parent
+        if _is_version(own_name) and NAME_RULE.fullmatch(parent.name):
+            # One version of NAME/VERSION: its configuration lies beside it.
+            return [_version(parent.name, int(own_name), [root], parent, reader)]
         return [reader.read(own_name, 1, root / MODEL_FILE, root)]
     folders = _folders(root)
-    if any(_VERSION_RULE.fullmatch(folder.name) and (folder / MODEL_FILE).exists() for folder in folders):
+    if any(_is_version(folder.name) and (folder / MODEL_FILE).exists() for folder in folders):
         return _model(own_name, root, all_versions, reader)
     if not any((folder / MODEL_FILE).exists() or _versions(folder) for folder in folders):
         raise RepositoryError(_nothing_in(root))
@@ -176,9 +180,12 @@ def _model(name: str, folder: Path, all_versions: bool, reader: Reader) -> list[
     except OSError as error:
         return [ModelVersion(name, 0, folder, error=f"{folder}: {error.strerror}")]
     if not versions:
+        if not NAME_RULE.fullmatch(name):
+            return [ModelVersion(name, 0, folder, error=_bad_name(name))]
         flat = folder / MODEL_FILE
+        first = quote(str(folder / "1"))
         fix = (
-            f"mkdir {folder / '1'} && mv {flat} {folder / '1'}"
+            f"mkdir {first} && mv {quote(str(flat))} {first}"
             if flat.exists()
             else f"put it at {folder / '1' / MODEL_FILE}"
         )
@@ -242,10 +249,7 @@ def _files(file: Path, model: OnnxModel | None) -> Files:
 
 def _read(name: str, version: int, file: Path) -> ModelVersion:
     if not NAME_RULE.fullmatch(name):
-        rule = "a letter or digit, then up to 127 of A-Z a-z 0-9 . _ -"
-        return ModelVersion(
-            name, version, file, error=f"found: the model name {name!r}; expected: {rule}; fix: rename it"
-        )
+        return ModelVersion(name, version, file, error=_bad_name(name))
     try:
         model = onnx_file.read_model(file)
     except ModelFileError as error:
@@ -264,6 +268,11 @@ def _read(name: str, version: int, file: Path) -> ModelVersion:
     if unsupported is not None:
         return ModelVersion(name, version, file, model, error=unsupported)
     return ModelVersion(name, version, file, model)
+
+
+def _bad_name(name: str) -> str:
+    rule = "a letter or digit, then up to 127 of A-Z a-z 0-9 . _ -"
+    return f"found: the model name {name!r}; expected: {rule}; fix: rename it"
 
 
 def unsupported_reason(model: OnnxModel) -> str | None:
@@ -290,8 +299,11 @@ def _folders(root: Path) -> list[Path]:
 def _versions(folder: Path) -> list[tuple[int, Path]]:
     """The subdirectories whose name is a version, whether or not a model lies in them."""
     numbered = ((entry.name, entry) for entry in _folders(folder))
-    versions = [(int(name), entry) for name, entry in numbered if _VERSION_RULE.fullmatch(name)]
-    return [(number, entry) for number, entry in versions if number <= MAX_VERSION]
+    return [(int(name), entry) for name, entry in numbered if _is_version(name)]
+
+
+def _is_version(name: str) -> bool:
+    return _VERSION_RULE.fullmatch(name) is not None and int(name) <= MAX_VERSION
 
 
 def _usage() -> str:
@@ -342,14 +354,15 @@ def _nothing_in(root: Path) -> str:
     if len(files) == 1:
         return (
             f"found: {files[0]} in {root}; expected: {MODEL_FILE} or NAME/VERSION/{MODEL_FILE}; "
-            f"fix: headrace serve {root / files[0]}"
+            f"fix: headrace serve {quote(str(root / files[0]))}"
         )
     if files:
         shown = ", ".join(files[:3]) + (" ..." if len(files) > 3 else "")
-        name = Path(files[0]).stem
+        folder = root / Path(files[0]).stem / "1"
         return (
             f"found: {len(files)} .onnx files in {root} ({shown}); expected: NAME/VERSION/{MODEL_FILE}; "
-            f"fix: mkdir -p {root / name / '1'} && mv {root / files[0]} {root / name / '1' / MODEL_FILE}, and so on"
+            f"fix: mkdir -p {quote(str(folder))} && "
+            f"mv {quote(str(root / files[0]))} {quote(str(folder / MODEL_FILE))}, and so on"
         )
     if below := _one_level_down(root):
         return below

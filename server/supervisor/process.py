@@ -107,7 +107,10 @@ def _look_at(config: ServeConfig, found: Sequence[ModelVersion]) -> int:
     if not any(version.error is None for version in found):
         print(f"error: none of the {len(found)} models found can be served", file=sys.stderr)
         for version in found:
-            print(f"  {version.name} {version.version}: {version.error}", file=sys.stderr)
+            # Version 0 stands for a model without any.
+            print(
+                f"  {version.name}{f' {version.version}' if version.version else ''}: {version.error}", file=sys.stderr
+            )
         return EXIT_BAD_MODEL
     return EXIT_OK
 

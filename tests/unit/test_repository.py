@@ -97,6 +97,26 @@ def test_one_bad_model_leaves_the_others(tmp_path: Path) -> None:
     assert not errors
 
 
+def test_one_version_of_a_model(tmp_path: Path) -> None:
+    put(tmp_path / "prices" / "007" / "model.onnx")
+    put(tmp_path / "prices" / "config.pbtxt", b"max_batch_size: 4")
+    (found,) = scan(tmp_path / "prices" / "007")
+    assert (found.name, found.version, found.error, found.config.max_batch_size) == ("prices", 7, None, 4)
+    put(tmp_path / "my models" / "3" / "model.onnx")
+    assert names(scan(tmp_path / "my models" / "3")) == [("3", 1, True)]
+
+
+def test_a_flat_directory_with_a_space_in_its_path(tmp_path: Path) -> None:
+    put(tmp_path / "my models" / "good" / "1" / "model.onnx")
+    put(tmp_path / "my models" / "flat" / "model.onnx")
+    put(tmp_path / "my models" / "bad name" / "model.onnx")
+    bad, flat, _ = scan(tmp_path / "my models")
+    assert bad.error is not None and bad.error.endswith("fix: rename it")
+    folder = tmp_path / "my models" / "flat"
+    assert flat.error is not None
+    assert flat.error.endswith(f"fix: mkdir '{folder}/1' && mv '{folder}/model.onnx' '{folder}/1'")
+
+
 def test_the_file_of_a_version_has_another_name(tmp_path: Path) -> None:
     put(tmp_path / "m" / "1" / "my prices.onnx")
     (found,) = scan(tmp_path)
