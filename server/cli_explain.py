@@ -84,6 +84,8 @@ def _comments(version: ModelVersion, settings: LaneSettings) -> Iterator[str]:
     yield f"batching: {'yes' if batching.batched else 'no'}: {batching.reason}"
     if batching.batched and plan.row_capacity < settings.max_batch_size:
         yield f"max_batch_size: {plan.row_capacity} in place of {settings.max_batch_size}, since memory is limited"
+    if batching.batched and settings.preferred_rows > plan.row_capacity:
+        yield f"preferred_batch_size: {settings.preferred_rows} is never reached: batches end at {plan.row_capacity}"
     yield f"queue: {plan.slab_count} slabs of {plan.row_capacity if batching.batched else 1} rows"
     yield f"threads: {settings.intra_op_threads}; without intra_op_thread_count below they follow the host"
     kind = "shared memory" if plan.rows_mode else "shared memory at most, used as far as requests fill it"

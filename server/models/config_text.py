@@ -1,7 +1,7 @@
 """Where the fields of a protobuf text file stand: path of a field -> line, for errors that name both.
 
-The protobuf library reads the values and forgets the lines. This scan runs on text that the library has accepted, so
-it knows the shape of the notation and no field names. O(text).
+The protobuf library reads the values and forgets the lines. This scan runs on text that the library has accepted, up to
+the place of its first error at least, so it knows the shape of the notation and no field names. O(text).
 """
 
 from __future__ import annotations
@@ -32,17 +32,23 @@ class _Frame:
         return f"{self.path}{name}[{index}]" if index else self.path + name
 
 
-def lines_of(text: str) -> dict[str, int]:
-    """`input[1].reshape.shape` -> line, a field's second occurrence with [1] and so on; entries of a map also by their
-    key: `parameters{x}`.
-    """
-    lines: dict[str, int] = {}
-    stack = [_Frame("")]
-    line, at = 1, 0
-    for match in _TOKEN.finditer(text):
-        line += text.count("\n", at, match.start())
-        at = match.start()
-        token, frame = match.group(), stack[-1]
+class _Walk:
+    """Takes the tokens one by one; notes the line of each field that it passes."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, int] = {}
+        self._stack = [_Frame("")]
+
+    @property
+    def here(self) -> str:
+        """The path of the field whose value comes next."""
+        frame = self._stack[-1]
+        name = frame.list_name or frame.name
+        index = frame.counts.get(name, 0)
+        return f"{frame.path}{name}[{index}]" if index and not frame.list_name else frame.path + name
+
+    def take(self, token: str, line: int) -> None:
+        lines, stack, frame = self.lines, self._stack, self._stack[-1]
         if token in "{<":
             path = frame.occurs(frame.list_name or frame.name)
             lines[path] = line if frame.list_name else frame.line
@@ -60,7 +66,7 @@ def lines_of(text: str) -> dict[str, int]:
         elif token == ":":
             frame.has_colon = True
         elif frame.list_name or token[0] in "#,;":
-            continue
+            return
         elif frame.has_colon:
             lines.setdefault(frame.occurs(frame.name), frame.line)
             frame.has_colon = False
@@ -69,7 +75,30 @@ def lines_of(text: str) -> dict[str, int]:
                 lines[f"{_INDEX.sub('', own)}{{{token[1:-1]}}}"] = lines[own]
         elif token[0] not in "\"'":
             frame.name, frame.line = token, line
-    return lines
+
+
+def lines_of(text: str) -> dict[str, int]:
+    """`input[1].reshape.shape` -> line, a field's second occurrence with [1] and so on; entries of a map also by their
+    key: `parameters{x}`.
+    """
+    walk = _Walk()
+    line, at = 1, 0
+    for match in _TOKEN.finditer(text):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        walk.take(match.group(), line)
+    return walk.lines
+
+
+def field_at(text: str, line: int, column: int) -> str:
+    """The path of the field whose value stands at a line and a column, both from 1; "" if none does."""
+    offset = sum(len(one) + 1 for one in text.split("\n")[: line - 1]) + column - 1
+    walk = _Walk()
+    for match in _TOKEN.finditer(text):
+        if match.start() >= offset:
+            break
+        walk.take(match.group(), line)
+    return walk.here
 
 
 def line_of(lines: dict[str, int], path: str) -> int | None:

@@ -15,6 +15,7 @@ from server.config import VersionPolicy
 from server.errors import ConfigurationError
 from server.models.batch_axes import is_batch_rule
 from server.models.config_fields import BY_PATH, PARAMETERS
+from server.models.config_mistakes import explained
 from server.models.config_text import line_of, lines_of
 from server.models.providers import CPU_ACCELERATORS, CUDA, GPU_ACCELERATORS, TENSORRT, Place, Provider, of_accelerator
 from server.models.queue_policy import DEFAULT_QUEUES, Queues, queues_of
@@ -37,7 +38,7 @@ MAX_SIZE = (1 << 31) - 1
 MAX_WARM_UP_ELEMENTS = 1 << 28
 _BY_CONFIG_NAME = {datatype.config: datatype.name for datatype in DATATYPES}
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
-_PARSER_SAID = re.compile(r"(\d+):\d+ : (?:'.*?': )?(.*)", re.DOTALL)
+_PARSER_SAID = re.compile(r"(\d+):(\d+) : (?:'.*?': )?(.*)", re.DOTALL)
 _UNKNOWN_FIELD = re.compile(r'.*no field named "(\w+)"', re.DOTALL)
 _GRAPH_LEVELS = (-1, 0, 1, 2)
 #: Options of the CUDA provider that Triton's ONNX Runtime backend takes as parameters of the model.
@@ -150,9 +151,11 @@ def parse_text(text: str, name: str) -> Parsed:
         message = messages.from_text(text, "inference.ModelConfig")
     except ValueError as error:
         said = _PARSER_SAID.match(str(error))
-        line, reason = said.groups() if said else ("?", str(error))
+        line, column, reason = said.groups() if said else ("?", "?", str(error))
         unknown = _UNKNOWN_FIELD.match(reason)
-        if unknown and said:
+        if said and not unknown:
+            reason = explained(text, int(line), int(column), reason)
+        elif unknown and said:
             lines = lines_of(text)
             around = _refused_around(unknown[1], int(line), lines)
             if around:

@@ -98,6 +98,11 @@ def from_document_strictly(document: Any, full_name: str) -> Any:
         raise ValueError(str(error)) from None
 
 
+def enum_names(full_name: str) -> list[str]:
+    """The values of an enum such as `inference.DataType`, in their order; KeyError when there is none."""
+    return [value.name for value in _pool()[0].FindEnumTypeByName(full_name).values]
+
+
 def file_named(path: str) -> list[bytes]:
     """For reflection: a .proto file's FileDescriptorProto and those of all that it imports; KeyError."""
     return _with_imports([_pool()[1][path]])

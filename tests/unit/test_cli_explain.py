@@ -27,3 +27,11 @@ def test_the_text_serves_the_model_that_it_was_made_of(
     (found,) = repository.scan(folder)
     assert (found.name, found.error) == ("scores", None)
     assert found.config.max_batch_size == 64
+
+
+def test_a_preferred_size_that_no_batch_reaches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scores" / "1").mkdir(parents=True)
+    (tmp_path / "scores" / "1" / "model.onnx").write_bytes(onnx_writer.mlp())
+    (tmp_path / "scores" / "config.pbtxt").write_text("dynamic_batching { preferred_batch_size: 500 }")
+    assert cli_explain.run(["--no-load", str(tmp_path / "scores")]) == 0
+    assert "# preferred_batch_size: 500 is never reached: batches end at 64\n" in capsys.readouterr().out

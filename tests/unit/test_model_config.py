@@ -241,6 +241,35 @@ def test_what_it_may_not_say(text: str, line: int, name: str) -> None:
     assert name in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("max_batch_size: x", "line 1: max_batch_size: expected a whole number, got x"),
+        ('name: "m"\nmax_batch_size: "4"', 'line 2: max_batch_size: expected a whole number, got "4"'),
+        (
+            "max_batch_size: 99999999999",
+            "max_batch_size: expected a number that the field has room for, got 99999999999",
+        ),
+        ('input { name: "a"\n data_type: FP32 }', "line 2: input.data_type: expected TYPE_FP32, got FP32"),
+        (
+            "input { }\ninput { data_type: FLOAT }",
+            "line 2: input[1].data_type: expected one of TYPE_INVALID, TYPE_BOOL,",
+        ),
+        ("input [ { dims: [ 1 ] }, { dims: [ 1, a ] } ]", "input[1].dims: expected a whole number, got a"),
+        ("instance_group [{ kind: CPU }]", "instance_group.kind: expected KIND_CPU, got CPU"),
+        ("dynamic_batching {\n # soon\n\n max_queue_delay_microseconds: 1.5 }", "line 4: dynamic_batching.max_queue"),
+        ("name: m", 'name: expected a text in quotes, such as "text", got m'),
+        ('parameters { key: "a" value: "b" }', "parameters.value: expected a message in braces"),
+        ('\n{"name": "m"}', "expected protobuf text, such as `max_batch_size: 8`; got JSON"),
+        ('name: "m', "line 1: String missing ending quote"),
+    ],
+)
+def test_what_cannot_be_read(text: str, said: str) -> None:
+    with pytest.raises(ModelConfigError) as refused:
+        parse_text(text, "m")
+    assert said in str(refused.value)
+
+
 def test_a_document_is_read_like_a_file() -> None:
     document = {
         "max_batch_size": 4,
