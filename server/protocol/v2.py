@@ -58,8 +58,12 @@ def not_ready_text(model: ServedModel) -> str:
     return f"{text} ({model.state()}{': ' + reason if reason else ''})"
 
 
-def unknown_model_text(name: str, version: str | None, known: Sequence[ServedModel]) -> str:
-    """Triton's text, then what would have been found: the name's versions, or the names most like it."""
+def unknown_model_text(
+    name: str, version: str | None, known: Sequence[ServedModel], repository: Sequence[ServedModel] = ()
+) -> str:
+    """Triton's text, then what would have been found: the name's versions, or the names most like it; `repository` has
+    those besides that could be loaded.
+    """
     versions = sorted({model.version for model in known if model.name == name}, key=lambda text: (len(text), text))
     if version is not None:
         text = f"Request for unknown model: '{name}' version {version} is not found"
@@ -67,6 +71,8 @@ def unknown_model_text(name: str, version: str | None, known: Sequence[ServedMod
             return f"{text}; versions of '{name}': {', '.join(versions)}"
     else:
         text = f"Request for unknown model: '{name}' is not found"
+        if any(model.name == name for model in repository):
+            return f"{text}; it is not loaded: POST /v2/repository/models/{name}/load"
     return text + did_you_mean(name, {model.name for model in known})
 
 

@@ -152,7 +152,8 @@ class Handlers:
     def _find(self, match: routes.Match) -> ServedModel:
         model = self._catalog.find(match.model, match.version)
         if model is None:
-            raise errors.UnknownModelError(v2.unknown_model_text(match.model, match.version, self._catalog.models()))
+            known = self._catalog.models(), self._catalog.repository()
+            raise errors.UnknownModelError(v2.unknown_model_text(match.model, match.version, *known))
         return model
 
     def _find_described(self, match: routes.Match) -> ServedModel:

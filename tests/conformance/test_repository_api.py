@@ -55,7 +55,8 @@ def index(server: Server) -> dict[tuple[str, str], tuple[str, str]]:
 
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
 def test_load_and_unload(server: Server, http2: bool) -> None:
-    unknown = {"error": "Request for unknown model: 'second' is not found"}
+    text = "Request for unknown model: 'second' is not found; it is not loaded: POST /v2/repository/models/second/load"
+    unknown = {"error": text}
     assert index(server) == {("first", "1"): ("READY", ""), ("second", "1"): ("UNAVAILABLE", "unloaded")}
     status, text = call(server, "/v2/models/second/infer", IMAGE, http2=http2)
     assert (status, json.loads(text)) == (404, unknown)
