@@ -17,8 +17,7 @@ from server.protocol.served import READY, ServedModel, ServerInfo, TensorInfo
 # The specification's text has `live` in the body of ready, KServe's client reads `ready`: both keys serve both.
 LIVE_BODY = b'{"live":true}'
 READY_BODY = b'{"live":true,"ready":true}'
-NOT_FOUND_BODY = b'{"error":"Not Found"}'
-METHOD_NOT_ALLOWED_BODY = b'{"error":"Method Not Allowed"}'
+NOT_FOUND = "Not Found: there is no such path here; GET /openapi.json of the HTTP port lists those there are"
 
 _BACKENDS = {"onnxruntime_onnx": "onnxruntime"}
 

@@ -293,10 +293,12 @@ class Handlers:
         raise errors.NotSupportedError(match.text)
 
     def _not_found(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
-        return Response(404, v2.NOT_FOUND_BODY)
+        return Response(404, v2.error_body(v2.NOT_FOUND))
 
     def _method_not_allowed(self, match: routes.Match, headers: Mapping[str, str], body: bytes) -> Response:
-        return Response(405, v2.METHOD_NOT_ALLOWED_BODY, JSON, (("Allow", ", ".join(match.allow)),))
+        allowed = ", ".join(match.allow)
+        body = v2.error_body(f"Method Not Allowed: this path takes {allowed}")
+        return Response(405, body, JSON, (("Allow", allowed),))
 
     def _retry_after(self) -> tuple[tuple[str, str], ...]:
         return (("Retry-After", str(self._retry_after_s)),)

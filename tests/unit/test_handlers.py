@@ -9,6 +9,7 @@ import pytest
 
 from server import errors, log
 from server.observe.snapshot import Snapshot, merge
+from server.protocol import v2
 from server.protocol.served import ServedModel, ServerInfo, StaticCatalog
 from server.worker.handlers import Handlers, Response
 from tests.support import counters, exposition
@@ -59,9 +60,9 @@ ANSWERS = [
     ("GET", "/v2/models/slow", 200, {"name": "slow"}),
     ("GET", "/", 200, {"status": "alive"}),
     ("GET", "/v1/models/digits", 200, {"name": "digits", "ready": True}),
-    ("GET", "/v2/models/digits/", 404, {"error": "Not Found"}),
-    ("PUT", "/v2/models/digits", 405, {"error": "Method Not Allowed"}),
-    ("GET", "/v2/models/digits/infer", 405, {"error": "Method Not Allowed"}),
+    ("GET", "/v2/models/digits/", 404, {"error": v2.NOT_FOUND}),
+    ("PUT", "/v2/models/digits", 405, {"error": "Method Not Allowed: this path takes GET, HEAD"}),
+    ("GET", "/v2/models/digits/infer", 405, {"error": "Method Not Allowed: this path takes POST"}),
     ("POST", "/v2/repository/r/index", 501, {"error": "'repository_name' specification is not supported"}),
 ]
 
