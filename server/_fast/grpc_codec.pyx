@@ -85,10 +85,10 @@ cdef LaneClient find_v2(Frontend frontend, const char* message, size_t n, InferE
     lane = frontend.find_lane(name.p, name.n, version.p, version.n)
     if lane is not None and lane.is_accepting():
         return lane
-    path = f"/v2/models/{name.p[:name.n].decode('utf-8', 'replace')}"
-    if version.n:
-        path += f"/versions/{version.p[:version.n].decode('utf-8', 'replace')}"
-    answer = frontend.handlers.handle("POST", path + "/infer", "", {}, b"", "http")
+    answer = frontend.handlers.refuse_infer(
+        name.p[: name.n].decode("utf-8", "replace"),
+        version.p[: version.n].decode("utf-8", "replace") if version.n else None,
+    )
     refuse(err, answer[0], json.loads(answer[1])["error"])
     return None
 

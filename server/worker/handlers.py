@@ -220,6 +220,13 @@ class Handlers:
             text = f"model '{model.name}' version {model.version} became ready only now: send the request again"
         raise self._not_ready(model, text)
 
+    def refuse_infer(self, model: str, version: str | None) -> Response:
+        """Why a model, by any name that a client may write, takes no inference request now."""
+        try:
+            return self._infer(routes.Match("infer", model, version), {}, b"")
+        except errors.HeadraceError as error:
+            return self.error(error)
+
     def _not_ready(self, model: ServedModel, text: str) -> errors.ModelNotReadyError:
         # A model that is unavailable does not come back by itself: with Retry-After, clients would try for ever.
         return errors.ModelNotReadyError(text, None if model.state() == UNAVAILABLE else self._retry_after_s)

@@ -177,6 +177,9 @@ def test_errors_as_the_client_shows_them(server: Server) -> None:
     cases = [
         (image()._replace(model="nobody"), NOT_FOUND, UNKNOWN_MODEL),
         (image()._replace(options={"model_version": "2"}), NOT_FOUND, "Request for unknown model: 'digits' version 2"),
+        (image()._replace(options={"model_version": "x"}), NOT_FOUND, "Request for unknown model: 'digits' version x"),
+        (image()._replace(model=""), NOT_FOUND, "Request for unknown model: '' is not found"),
+        (image()._replace(model="digits/ready"), NOT_FOUND, "Request for unknown model: 'digits/ready' is not found"),
         (
             short,
             INVALID_ARGUMENT,
