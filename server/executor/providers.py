@@ -53,6 +53,8 @@ _OPENVINO_PRECISIONS = {"FP32": "f32", "FP16": "f16", "BF16": "bf16"}
 _MISSING = re.compile(r"(\S+\.so[.\d]*): cannot open shared object file")
 #: Runs of equal size need no larger pool; out of memory then means that memory is out.
 _DEFAULT_OPTIONS = {CUDA: (("arena_extend_strategy", "kSameAsRequested"),)}
+#: What a model that wants no accelerator says.
+_ELSE = "--device cpu (KIND_CPU where config.pbtxt names the device)"
 
 
 class Choice(NamedTuple):
@@ -109,7 +111,7 @@ def problem(ort: Any, provider: Provider) -> str:
             fix = f"run headrace from a Python environment with {runtime}, or build the executable in one"
         return (
             f"expected: {provider.name} for {provider.device}; found: {found}ONNX Runtime {ort.__version__} with "
-            f"{', '.join(there)}; fix: {fix}, or --device cpu"
+            f"{', '.join(there)}; fix: {fix}, or {_ELSE}"
         )
     folder = Path(ort.__file__).parent / "capi"
     library = folder / _LIBRARIES[provider.name]
@@ -124,7 +126,7 @@ def problem(ort: Any, provider: Provider) -> str:
     searched = [str(folder), *paths, *packages, "the system's libraries"]
     return (
         f"expected: {missing} for {provider.device}; found: none in {', '.join(searched)}; fix: it is part of "
-        f"{_source(missing)}; or --device cpu"
+        f"{_source(missing)}; or {_ELSE}"
     )
 
 
@@ -186,7 +188,7 @@ def _plugin_problem(ort: Any, device_type: str) -> str:
     return (
         f"expected: a device of OpenVINO's plug-in for openvino:{device_type}; found: none, it offers Intel's devices "
         "only; fix: the package onnxruntime-openvino in place of onnxruntime runs on any x86-64 processor, or "
-        "--device cpu"
+        f"{_ELSE}"
     )
 
 
@@ -229,7 +231,7 @@ def verify(choice: Choice, running: Sequence[str]) -> None:
         if provider.name not in running:
             raise LoadError(
                 f"expected: {provider.name} for {provider.device}; found: a session with {', '.join(running)}; fix: "
-                "the reason is in ONNX Runtime's lines on stderr; or --device cpu"
+                f"the reason is in ONNX Runtime's lines on stderr; or {_ELSE}"
             )
 
 

@@ -188,7 +188,8 @@ def test_what_is_not_in_the_build_is_named() -> None:
         providers.choose(runtime("AzureExecutionProvider"), (), "tensorrt:1")
     assert str(refused.value) == (
         f"expected: {TENSORRT} for tensorrt:1; found: ONNX Runtime 1.32.0 with AzureExecutionProvider, "
-        "CPUExecutionProvider; fix: pip install onnxruntime-gpu, or --device cpu"
+        "CPUExecutionProvider; fix: pip install onnxruntime-gpu, or --device cpu "
+        "(KIND_CPU where config.pbtxt names the device)"
     )
 
 
@@ -209,7 +210,8 @@ def test_an_executable_without_the_provider_does_not_send_to_pip(
         providers.choose(runtime(), of_device(device), device)
     assert str(refused.value).removeprefix("no accelerator works here: ") == (
         f"expected: {provider}; found: this executable, which carries ONNX Runtime 1.32.0 with CPUExecutionProvider; "
-        f"fix: run headrace from a Python environment with {package}, or build the executable in one, or --device cpu"
+        f"fix: run headrace from a Python environment with {package}, or build the executable in one, or "
+        "--device cpu (KIND_CPU where config.pbtxt names the device)"
     )
 
 
