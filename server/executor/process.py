@@ -84,6 +84,8 @@ class ExecutorPlan(NamedTuple):
     batch_axes: BatchAxes = NO_AXES
     #: What others ask of the devices, as server.models.live_load writes it; for a model that is to be placed.
     live: str = ""
+    #: What the model is read from: its file, and those of its weights.
+    files: Sequence[Path] = ()
     #: The process only sees whether the model can be loaded; another one serves it.
     is_trial: bool = False
 
@@ -281,6 +283,7 @@ def load(plan: ExecutorPlan) -> list[Instance]:
     """All instances of the lane, model loaded and warm. Raises LoadError."""
     from server._fast.lane_executor import LaneExecutor
     from server.executor.batch_cap import BatchCap
+    from server.executor.read_ahead import read_ahead
     from server.executor.rows_warm_up import learn_samples
     from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
     from server.executor.shaped_runner import ShapedRunner
@@ -289,6 +292,7 @@ def load(plan: ExecutorPlan) -> list[Instance]:
     outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     places = list(plan.places or (Place(AUTO, plan.session.providers),) * len(plan.instance_bells))
     cap = BatchCap(plan.arena, plan.name)
+    read_ahead(plan.files)
     there = {place: _load_on(plan, place, inputs, outputs, cap) for place in dict.fromkeys(places)}
     turns = None
     if len(there) == 1:
