@@ -49,9 +49,10 @@ def heavy_model() -> bytes:
 
 
 def write_models(folder: Path, small: bytes) -> Path:
-    """A repository with the small model and the heavy one, whose file was copied there some time ago: what is written at
-    once lies in the page cache in pieces of megabytes and is read in one go, and what is new is being written to the
-    disk (ADR 21).
+    """A repository with the small model and the heavy one, whose file was copied there some time ago.
+
+    What is written at once lies in the page cache in pieces of megabytes and is read in one go; what is new is being
+    written to the disk (ADR 21).
     """
     for name, content in (("mlp", small), (HEAVY, heavy_model())):
         (folder / name / "1").mkdir(parents=True)
