@@ -132,8 +132,8 @@ def end() -> None:
 
 
 def leave() -> None:
-    """Before a process that served ends: the kernel takes its memory apart then, and others go before it. Nobody needs
-    a privilege for that. Not the idle class: on a core without a moment to spare the memory would not come back.
+    """For a process that ends: others go before it while its memory is taken apart. Nobody needs a privilege for that.
+    Not the idle class: on a core without a moment to spare the memory would not come back.
     """
     own = os.getpriority(os.PRIO_PROCESS, 0)
     for name in _threads():

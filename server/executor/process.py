@@ -139,10 +139,11 @@ def main(plan: ExecutorPlan) -> int:
     poller.register(plan.lifeline, select.POLLHUP)
     poller.register(done_read, select.POLLIN)
     poller.poll()
+    # Before what it holds is freed.
+    yielding.leave()
     if stopped.is_set():
         for thread in threads:
             thread.join(5.0)
-        yielding.leave()
         return 0
     return EXIT_START_AGAIN
 

@@ -122,10 +122,12 @@ class SharedProcess:
         while True:
             for fd, _ in poller.poll():
                 if fd != self._plan.channel.fileno():
+                    yielding.leave()
                     # Nobody is left to answer, or a thread failed in a way that only a new process mends.
                     return EXIT_START_AGAIN
                 try:
                     if self._hear():
+                        yielding.leave()
                         return 0
                 except ChannelClosed:
                     # The supervisor has gone; its workers finish what they hold.
