@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 BATCH_ROWS = 32
 TABLE_SIZE = 16
+#: On a busy host one of 32 clients may come after the batch has gone.
+ATTEMPTS = 5
 BAD = TABLE_SIZE
 
 
@@ -80,10 +82,13 @@ def test_one_bad_row_in_a_batch_of_32_concurrent_requests(served: Server) -> Non
         indices = [[at % TABLE_SIZE] for at in range(BATCH_ROWS)]
         indices[place] = [BAD]
         before = batches(served)
-        answers = ask(served, indices)
-        check(answers, indices)
-        assert [answer.status for answer in answers].count(200) == BATCH_ROWS - 1
-        after = batches(served)
+        for _ in range(ATTEMPTS):
+            answers = ask(served, indices)
+            check(answers, indices)
+            assert [answer.status for answer in answers].count(200) == BATCH_ROWS - 1
+            after = batches(served)
+            if after.get(BATCH_ROWS, 0) > before.get(BATCH_ROWS, 0):
+                break
         assert after.get(BATCH_ROWS, 0) - before.get(BATCH_ROWS, 0) == 1, f"not one batch of 32: {before} -> {after}"
 
 
