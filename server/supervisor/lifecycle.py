@@ -23,7 +23,7 @@ from server.models.lane_settings import LaneSettings, settings_of
 from server.models.lifecycle import Retire, Running, Start, Wanted
 from server.models.memory_policy import expected_bytes, shortage
 from server.models.repository import ModelVersion, RepositoryError
-from server.models.settling import settled
+from server.models.settling import of_model, settled
 from server.models.sources import Repository
 from server.protocol.tfs_config import from_rows
 from server.supervisor.executor_groups import all_instances, best_device, group_of
@@ -443,11 +443,13 @@ class Lifecycle:
         self._repository.configs.give(name, config)
         self._logged = {key: reason for key, reason in self._logged.items() if key[0] != name}
         try:
-            self.found = self._scan()
+            found = self._scan()
         except RepositoryError as error:
             done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository: {error}"))
             return
-        known = {version.name for version in self.found}
+        serving = {lane.name for lane in self.served()}
+        self.found = of_model(name, self.found, found, is_wanted=self._is_chosen, serving=serving)
+        known = {version.name for version in found}
         if name not in known:
             others = there_is(name, known)
             done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository" + others))

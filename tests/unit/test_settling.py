@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from server.models.repository import ModelVersion
-from server.models.settling import SETTLE_NS, settled
+from server.models.settling import SETTLE_NS, of_model, settled
 
 NOW_NS = 10**18
 
@@ -52,3 +52,23 @@ def test_several_versions_of_which_one_waits() -> None:
 def test_a_clock_that_was_set_back_holds_nothing_up() -> None:
     new = version("m", 1, age_ns=-5 * SETTLE_NS)
     assert settled([], [new], NOW_NS) == ([new], False)
+
+
+def test_a_model_that_is_asked_for_comes_alone() -> None:
+    before = [version("changed", 1), version("gone", 1), version("m", 1), version("refused", 1)]
+    found = [version("changed", 2), version("m", 2), version("new", 1), version("other", 1), version("refused", 2)]
+
+    def at(serving: set[str], unwanted: set[str]) -> list[tuple[str, int]]:
+        counts = of_model("m", before, found, is_wanted=lambda name: name not in unwanted, serving=serving)
+        return [(one.name, one.version) for one in counts]
+
+    others = [("changed", 1), ("gone", 1)]
+    assert at({"changed", "gone", "m"}, {"other"}) == [*others, ("m", 2), ("other", 1), ("refused", 1)]
+    # The index shows what could be loaded, and nothing of what is there no more and serves no more.
+    assert at({"m"}, {"changed", "gone", "new", "other"}) == [
+        ("changed", 2),
+        ("m", 2),
+        ("new", 1),
+        ("other", 1),
+        ("refused", 1),
+    ]
