@@ -78,11 +78,13 @@ class Lifecycle:
         self._executors = executors
         self._best_device = best_device(config)
         self._numbers = 0
+        self.found: list[ModelVersion] = list(found)
         #: Names that are to serve; None: whatever is found.
         self._chosen: set[str] | None = None
-        if config.model_control_mode == EXPLICIT and ALL_MODELS not in config.load_model:
+        if config.model_control_mode == EXPLICIT:
             self._chosen = set(config.load_model)
-        self.found: list[ModelVersion] = list(found)
+            if ALL_MODELS in config.load_model:
+                self._chosen = {version.name for version in found}
         self.moves = Moves(config)
         self.lanes: list[Lane] = []
         #: Retired lanes: the workers that may still answer requests of them.
@@ -439,7 +441,7 @@ class Lifecycle:
         self._wait_for("", done)
 
     def _load(self, name: str, config: Document | None, done: Done) -> None:
-        assert self._chosen is not None or ALL_MODELS in self._config.load_model
+        assert self._chosen is not None
         self._repository.configs.give(name, config)
         self._logged = {key: reason for key, reason in self._logged.items() if key[0] != name}
         try:
@@ -454,8 +456,7 @@ class Lifecycle:
             others = there_is(name, known)
             done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository" + others))
             return
-        if self._chosen is not None:
-            self._chosen.add(name)
+        self._chosen.add(name)
         self._waiting.append((name, functools.partial(self._confirm, done)))
         self.decide(frozenset({name}))
 
@@ -465,8 +466,7 @@ class Lifecycle:
             text = f"failed to unload '{name}', no such model in the repository"
             done(Answer(NOT_FOUND, text + there_is(name, known)))
             return
-        if self._chosen is None:
-            self._chosen = {version.name for version in self.found}
+        assert self._chosen is not None
         self._chosen.discard(name)
         self.decide()
         self._confirm(done, Answer())
@@ -493,6 +493,8 @@ class Lifecycle:
     def _verdict(self, name: str) -> Answer:
         if not name:
             return Answer()
+        if not self._is_chosen(name):
+            return Answer(UNAVAILABLE, f"failed to load '{name}', it was unloaded meanwhile")
         reasons = []
         for version in self.found:
             if version.name != name:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -49,18 +49,14 @@ def loading(tmp_path: Path) -> Iterator[Server]:
     """`slow` is loading, and will be as long as the test lasts; `echo` serves, `other` is there."""
     write_repository(tmp_path, {"echo": identity(), "other": identity()})
     never_ready(tmp_path, "slow")
-    with running(tmp_path, "--workers", "1", *EXPLICIT, "echo") as server:
-        asking = threading.Thread(target=_ask_and_forget, args=(server,))
-        asking.start()
+    with running(tmp_path, "--workers", "1", *EXPLICIT, "echo") as server, ThreadPoolExecutor() as pool:
+        asking = pool.submit(server.request, "POST", "/v2/repository/models/slow/load", b"{}", timeout_s=60)
         wait_until(lambda: "model_loading" in server.log(), "loading")
         yield server
         assert change(server, "slow", "unload") == 200
-        asking.join(20)
-        assert not asking.is_alive()
-
-
-def _ask_and_forget(server: Server) -> None:
-    server.request("POST", "/v2/repository/models/slow/load", b"{}", timeout_s=60)
+        # Who had asked for the load hears that it came to nothing.
+        answer = asking.result(20)
+        assert (answer.status, "it was unloaded meanwhile" in answer.json()["error"]) == (503, True)
 
 
 def test_a_model_that_loads_for_minutes_stalls_neither_requests_nor_control(loading: Server) -> None:

@@ -126,6 +126,7 @@ def test_a_load_concerns_its_model_alone(tmp_path: Path) -> None:
             ("asked", "2", "READY"),
             ("changed", "1", "READY"),
             ("gone", "1", "READY"),
+            ("new", "1", "UNAVAILABLE"),
         ]
         body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
         assert server.post("/v2/models/gone/infer", body).status == 200
