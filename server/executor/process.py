@@ -20,6 +20,7 @@ from server.executor.backend import DeviceLostError, LoadError, OutOfMemoryError
 from server.executor.limits import limit_executor
 from server.executor.run_failures import Failure, failure_of
 from server.models.batch_axes import NO_AXES, BatchAxes
+from server.models.file_state import FileState
 from server.models.model_config import DEFAULT_SESSION, SessionSettings, WarmUp
 from server.models.providers import Place
 from server.models.shape_rules import NO_PADDING, Padding
@@ -84,8 +85,8 @@ class ExecutorPlan(NamedTuple):
     batch_axes: BatchAxes = NO_AXES
     #: What others ask of the devices, as server.models.live_load writes it; for a model that is to be placed.
     live: str = ""
-    #: What the model is read from: its file, and those of its weights.
-    files: Sequence[Path] = ()
+    #: What the model is read from, its file and those of its weights, as they were when it was looked at.
+    files: Mapping[Path, FileState] = {}
     #: The process only sees whether the model can be loaded; another one serves it.
     is_trial: bool = False
 
@@ -288,13 +289,15 @@ def load(plan: ExecutorPlan) -> list[Instance]:
     from server.executor.rows_warm_up import learn_samples
     from server.executor.runner import RowsRunner, SingleRunner, TensorSpec
     from server.executor.shaped_runner import ShapedRunner
+    from server.executor.unchanged import unchanged
 
     inputs = [TensorSpec(*tensor) for tensor in plan.inputs]
     outputs = [TensorSpec(*tensor) for tensor in plan.outputs]
     places = list(plan.places or (Place(AUTO, plan.session.providers),) * len(plan.instance_bells))
     cap = BatchCap(plan.arena, plan.name)
-    read_ahead(plan.files)
-    there = {place: _load_on(plan, place, inputs, outputs, cap) for place in dict.fromkeys(places)}
+    with unchanged(plan.files):
+        read_ahead(plan.files)
+        there = {place: _load_on(plan, place, inputs, outputs, cap) for place in dict.fromkeys(places)}
     turns = None
     if len(there) == 1:
         ((_, assignment, samples),) = there.values()

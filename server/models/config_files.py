@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from server.config import VersionPolicy
+from server.models.file_state import ABSENT, FileState, file_state
 from server.models.model_config import (
     CONFIG_FILE,
     MAX_CONFIG_BYTES,
@@ -17,7 +18,6 @@ from server.models.model_config import (
     parse_text,
 )
 
-Signature = tuple[int, ...]
 MAX_LABEL_BYTES = 4 << 20
 MAX_LABEL_COUNT = 1 << 18
 
@@ -26,7 +26,7 @@ MAX_LABEL_COUNT = 1 << 18
 class ReadConfig:
     """A model's configuration, or why there is none that can be followed. `files` differs whenever they do."""
 
-    files: tuple[Signature, ...] = ()
+    files: tuple[FileState, ...] = ()
     found: Parsed | None = None
     error: str | None = None
 
@@ -66,8 +66,8 @@ class ConfigFiles:
         if folder is None:
             return ReadConfig()
         file = folder / CONFIG_FILE
-        files = (_signature(file),)
-        if files == ((0,),):
+        files = (file_state(file),)
+        if files == (ABSENT,):
             return ReadConfig()
         known = self._known.get((name, folder))
         if known is None or known.files != files + _label_signatures(known.found, folder):
@@ -75,7 +75,7 @@ class ConfigFiles:
         return known
 
 
-def _made(parse: Any, files: tuple[Signature, ...], folder: Path | None) -> ReadConfig:
+def _made(parse: Any, files: tuple[FileState, ...], folder: Path | None) -> ReadConfig:
     parsed: Parsed | None = None
     try:
         parsed = parse()
@@ -129,17 +129,7 @@ def _labels(parsed: Parsed, index: int, folder: Path | None) -> tuple[str, ...]:
     return tuple(line.removesuffix("\r") for line in lines)
 
 
-def _label_signatures(parsed: Parsed | None, folder: Path | None) -> tuple[Signature, ...]:
+def _label_signatures(parsed: Parsed | None, folder: Path | None) -> tuple[FileState, ...]:
     if parsed is None or folder is None:
         return ()
-    return tuple(_signature(folder / output.label_file) for output in parsed.config.outputs if output.label_file)
-
-
-def _signature(file: Path) -> Signature:
-    try:
-        stat = file.stat()
-    except FileNotFoundError:
-        return (0,)
-    except OSError as error:
-        return (error.errno or 1,)
-    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return tuple(file_state(folder / output.label_file) for output in parsed.config.outputs if output.label_file)

@@ -14,10 +14,11 @@ Finding them costs a look at the folder; what is in the files is read by the exe
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
+
+from server.models.file_state import ABSENT, FileState, file_state
 
 GOLDEN_FOLDER = "golden"
 TOLERANCES_FILE = "golden.toml"
@@ -51,20 +52,16 @@ def golden_folder(model_file: Path, model_folder: Path | None) -> Path | None:
     return None
 
 
-def signature(folder: Path | None) -> tuple[tuple[int, ...], ...]:
+def signature(folder: Path | None) -> tuple[FileState, ...]:
     """What the system says of the folder's files: differs whenever they do."""
     if folder is None:
         return ()
-    found: list[tuple[int, ...]] = []
     try:
-        for path in _paths(folder):
-            status = os.stat(path)
-            found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+        return tuple(map(file_state, _paths(folder)))
     except OSError as error:
-        found.append((error.errno or 1,))
+        return ((error.errno or 1,),)
     except GoldenError:
-        found.append((0,))
-    return tuple(found)
+        return (ABSENT,)
 
 
 def cases(folder: Path) -> list[GoldenCase]:

@@ -26,6 +26,7 @@ from server.models import config_fit, external_data, golden_files, onnx_file
 from server.models.batchability import Batching
 from server.models.config_files import ConfigFiles
 from server.models.config_fit import Fitted
+from server.models.file_state import FileState, file_state
 from server.models.model_config import NO_CONFIG, ModelConfig, ModelConfigError
 from server.models.onnx_file import ModelFileError, OnnxModel
 
@@ -38,7 +39,7 @@ MAX_VERSION = (1 << 63) - 1
 MAX_RANK = 8
 
 
-Files = tuple[tuple[int, ...], ...]
+Files = tuple[FileState, ...]
 
 
 class RepositoryError(ConfigurationError):
@@ -75,6 +76,10 @@ class ModelVersion:
     weights_bytes: int = 0
     #: The error is in the model file itself.
     is_no_model: bool = False
+
+    def model_files(self) -> dict[Path, FileState]:
+        """What the model is read from, its file first, and how these were when it was."""
+        return dict(zip(_paths(self.path, self.model), self.files, strict=False))
 
 
 class Reader:
@@ -235,16 +240,8 @@ def _written_ns(file: Path, model: OnnxModel | None) -> int:
 
 
 def _files(file: Path, model: OnnxModel | None) -> Files:
-    """Identity, size and time of the model file and of the files that its weights lie in."""
-    found: list[tuple[int, ...]] = []
-    for path in _paths(file, model):
-        try:
-            stat = path.stat()
-        except OSError:
-            found.append((0,))
-        else:
-            found.append((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
+    """Of the model file and of the files that its weights lie in."""
+    return tuple(map(file_state, _paths(file, model)))
 
 
 def _read(name: str, version: int, file: Path) -> ModelVersion:

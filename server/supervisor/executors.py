@@ -57,7 +57,7 @@ class Owner(Protocol):
         """Wakes whoever may wait for something that died."""
         ...
 
-    def on_lane_changed(self, lane: Lane) -> None:
+    def on_lane_failed(self, lane: Lane) -> None:
         """The lane's model cannot be loaded."""
         ...
 
@@ -226,7 +226,7 @@ class Executors:
         log.error("model_failed", model=lane.name, version=lane.version, reason=lane.arena.model_reason)
         self._refuse_waiting(lane)
         self._loop.after(REFUSE_AGAIN_NS, functools.partial(self._refuse_waiting, lane))
-        self._owner.on_lane_changed(lane)
+        self._owner.on_lane_failed(lane)
 
     # -- deaths
 

@@ -199,14 +199,8 @@ def plan_values(lane: Lane) -> dict[str, Any]:
         "padding": lane.seen.padding,
         "batch_axes": lane.seen.batch_axes,
         "live": lane.live(),
-        "files": _files(lane),
+        "files": lane.found.model_files(),
     }
-
-
-def _files(lane: Lane) -> tuple[Path, ...]:
-    model = lane.found.model
-    others = sorted({tensor.location for tensor in model.external_data}) if model is not None else []
-    return (lane.path, *(lane.path.parent / location for location in others))
 
 
 def executor_plan(

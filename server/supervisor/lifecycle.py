@@ -7,6 +7,7 @@ answered its last request.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ RESOURCE_EXHAUSTED = 6
 ALREADY_EXISTS = 8
 
 EXPLICIT = "explicit"
+#: Looks by itself, when files have come to rest.
+POLL = "poll"
 ALL_MODELS = "*"
 #: Of --reload-without-room: the old version goes before the new one comes.
 UNLOAD_FIRST = "unload-first"
@@ -215,6 +218,13 @@ class Lifecycle:
         self.decide()
         return is_waiting
 
+    def _look_at(self, name: str) -> set[str]:
+        """Takes up how one model is now; the names of all that are there. Raises RepositoryError."""
+        found = self._scan()
+        serving = {lane.name for lane in self.served()}
+        self.found = of_model(name, self.found, found, is_wanted=self._is_chosen, serving=serving)
+        return {version.name for version in found}
+
     def decide(self, retry: frozenset[str] = frozenset()) -> None:
         """Does what the rule says about the present state; called after each change of it."""
         if not self._is_deciding:
@@ -378,6 +388,13 @@ class Lifecycle:
             self._held.discard(lane.name)
             self.decide()
 
+    def on_lane_failed(self, lane: Lane) -> None:
+        """Its model cannot be loaded, not again if it was served: other files may lie where it came from."""
+        if lane.was_ready and self._config.model_control_mode != POLL:
+            with contextlib.suppress(RepositoryError):
+                self._look_at(lane.name)
+        self.decide()
+
     def on_bell(self) -> None:
         """A state in shared memory may have changed."""
         now_ns = time.monotonic_ns()
@@ -445,13 +462,10 @@ class Lifecycle:
         self._repository.configs.give(name, config)
         self._logged = {key: reason for key, reason in self._logged.items() if key[0] != name}
         try:
-            found = self._scan()
+            known = self._look_at(name)
         except RepositoryError as error:
             done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository: {error}"))
             return
-        serving = {lane.name for lane in self.served()}
-        self.found = of_model(name, self.found, found, is_wanted=self._is_chosen, serving=serving)
-        known = {version.name for version in found}
         if name not in known:
             others = there_is(name, known)
             done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository" + others))

@@ -26,7 +26,7 @@ from server.supervisor import announce, trial
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
 from server.supervisor.lanes import Lane, executor_plan, plan_values
-from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, Answer, Lifecycle, answer_document
+from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, POLL, Answer, Lifecycle, answer_document
 from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
 from server.supervisor.placer import Placer
@@ -155,7 +155,7 @@ class Supervisor:
             self.executors.start(lane)
         for index in range(self.config.workers):
             self.workers.start(index)
-        if self.config.model_control_mode == "poll":
+        if self.config.model_control_mode == POLL:
             self._poll_later()
         self.watchdog.start()
         if self.config.device == FASTEST:
@@ -363,10 +363,10 @@ class Supervisor:
             else:
                 self.models.ask(call, document, done)
 
-    def on_lane_changed(self, lane: Lane) -> None:
+    def on_lane_failed(self, lane: Lane) -> None:
         self._announce()
         if self.stage == "serving":
-            self.models.decide()
+            self.models.on_lane_failed(lane)
 
     def on_lane_over(self, lane: Lane) -> None:
         if self.stage in ("stopping executors", "ended"):
