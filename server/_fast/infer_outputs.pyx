@@ -234,7 +234,7 @@ cdef void infer_failure(ArenaView* v, const ModelSpec* model, const Part* part, 
         return
     if code == FAILURE_UNAVAILABLE:
         infer_fail(err, INFER_UNAVAILABLE,
-                   "model '%.*s' became unavailable while the request waited: it could not be loaded again",
+                   "model '%.*s' became unavailable while the request waited: it cannot be loaded again, or not soon",
                    <int>model.name.n, model.name.p)
         return
     for row in range(part.claim.first_row, part.claim.first_row + part.claim.row_count):

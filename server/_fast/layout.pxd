@@ -236,6 +236,7 @@ cdef enum ModelState:
     MODEL_READY = 1
     MODEL_RESTARTING = 2
     MODEL_FAILED = 3
+    MODEL_HELD = 4  # as RESTARTING, but not so soon that requests could wait for it
 
 
 #: One process's pointers into one arena. Valid as long as the Arena object that made it.

@@ -43,7 +43,7 @@ class Arena(Segment):
     newest_first: bool
     instance_count: int
     owner_count: int
-    #: 0 loading, 1 ready, 2 restarting, 3 failed
+    #: 0 loading, 1 ready, 2 restarting, 3 failed, 4 held back before a restart
     model_state: int
     model_reason: str
     #: the process that runs this lane, 0 while there is none

@@ -298,7 +298,7 @@ cdef class Arena(Segment):
 
     @property
     def model_state(self):
-        """0 loading, 1 ready, 2 restarting, 3 failed."""
+        """0 loading, 1 ready, 2 restarting, 3 failed, 4 held back before a restart."""
         return half_load(&self.view.lane.model_state)
 
     @property

@@ -16,9 +16,8 @@ from server.models.repository import ModelVersion
 from server.option_values import SAME
 from server.protocol.assignment import from_text
 from server.supervisor.banner import Address, Banner, BannerModel, Tensor, render
-from server.supervisor.lanes import Lane
+from server.supervisor.lanes import MODEL_READY, Lane
 
-MODEL_READY = 1
 EVERY_INTERFACE = ("0.0.0.0", "::", "")
 
 

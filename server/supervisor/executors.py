@@ -15,15 +15,10 @@ from server import log
 from server._fast.layout import Control
 from server.channel import Channel
 from server.supervisor.children import Child, start_child
-from server.supervisor.lanes import Lane
+from server.supervisor.lanes import MODEL_FAILED, MODEL_HELD, MODEL_LOADING, MODEL_READY, Lane
 from server.supervisor.loop import Loop
 from server.supervisor.restart_policy import restart_delay_ns
 from server.supervisor.shared_executor import SharedExecutor
-
-MODEL_LOADING = 0
-MODEL_READY = 1
-MODEL_RESTARTING = 2
-MODEL_FAILED = 3
 
 #: A worker may have been filling rows when its model failed: they are refused after this.
 REFUSE_AGAIN_NS = 1_000_000_000
@@ -109,6 +104,7 @@ class Executors:
         """
         if lane.is_over or not self._owner.may_start_executor():
             return
+        lane.restart()
 
         def shed() -> None:
             self.shed()
@@ -224,8 +220,7 @@ class Executors:
     def on_load_failed(self, lane: Lane) -> None:
         """The lane's model cannot be loaded; why stands in its arena."""
         log.error("model_failed", model=lane.name, version=lane.version, reason=lane.arena.model_reason)
-        self._refuse_waiting(lane)
-        self._loop.after(REFUSE_AGAIN_NS, functools.partial(self._refuse_waiting, lane))
+        self.refuse_waiting(lane)
         self._owner.on_lane_failed(lane)
 
     # -- deaths
@@ -256,12 +251,10 @@ class Executors:
             self.on_load_failed(lane)
             if is_final:
                 return
-        if lane.was_ready:
-            lane.arena.set_state(
-                MODEL_RESTARTING, f"its executor ended with status {status} and is being started again"
-            )
-        self._owner.ring_everybody()
         delay_ns = restart_delay_ns(served)
+        if lane.was_ready and not lane.await_restart(f"its executor ended with status {status}", delay_ns):
+            self.refuse_waiting(lane)
+        self._owner.ring_everybody()
         log.error(
             "executor_died",
             pid_dead=child.pid,
@@ -277,9 +270,13 @@ class Executors:
             self._control.count_restart(False)
         self._loop.after(delay_ns, functools.partial(self.try_first, lane))
 
+    def refuse_waiting(self, lane: Lane) -> None:
+        """Its model does not serve, not soon at least: answers what was accepted while it did."""
+        self._refuse_waiting(lane)
+        self._loop.after(REFUSE_AGAIN_NS, functools.partial(self._refuse_waiting, lane))
+
     def _refuse_waiting(self, lane: Lane) -> None:
-        """Its model cannot be loaded any more: answers what was accepted while it could."""
-        if lane.is_over:
+        if lane.is_over or lane.arena.model_state not in (MODEL_FAILED, MODEL_HELD):
             return
         lane.refuse_waiting()
         self._owner.ring_everybody()

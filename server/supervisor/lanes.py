@@ -17,10 +17,17 @@ from server.models.lane_settings import LaneSettings, settings_of
 from server.models.onnx_file import TensorInfo
 from server.models.repository import ModelVersion
 from server.protocol.datatypes import BY_NAME
+from server.supervisor.restart_policy import PATIENCE_NS
 
 if TYPE_CHECKING:
     from server.executor.process import ExecutorPlan
 
+#: ModelState of layout.pxd.
+MODEL_LOADING = 0
+MODEL_READY = 1
+MODEL_RESTARTING = 2
+MODEL_FAILED = 3
+MODEL_HELD = 4
 #: FailureCode of slab_ring.pxd.
 FAILURE_UNAVAILABLE = 3
 #: A time at which every slab is due, whatever the queue delay.
@@ -118,6 +125,19 @@ class Lane:
             self.ring.complete(0, taken)
             refused_count += 1
         return refused_count
+
+    def await_restart(self, why: str, delay_ns: int) -> bool:
+        """It was served, and is loaded again after the delay; whether requests may wait for that."""
+        if delay_ns < PATIENCE_NS:
+            self.arena.set_state(MODEL_RESTARTING, f"{why}; it is being started again")
+            return True
+        self.arena.set_state(MODEL_HELD, f"{why}; it is started again in {delay_ns / 1e9:.2g} s")
+        return False
+
+    def restart(self) -> None:
+        """It is being loaded again: requests may wait from now on."""
+        if self.arena.model_state == MODEL_HELD:
+            self.arena.set_state(MODEL_RESTARTING, "it is being started again")
 
     def ring_instances(self) -> None:
         """Wakes every instance, whether or not it sleeps."""

@@ -28,12 +28,12 @@ from server.models.settling import of_model, settled
 from server.models.sources import Repository
 from server.protocol.tfs_config import from_rows
 from server.supervisor.executor_groups import all_instances, best_device, group_of
-from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, MODEL_READY, Executors
-from server.supervisor.lanes import Lane
+from server.supervisor.executors import Executors
+from server.supervisor.lanes import MODEL_FAILED, MODEL_LOADING, MODEL_READY, Lane
 from server.supervisor.moves import Moves, place_key
 from server.supervisor.workers import Workers
 
-_STATES = (lifecycle.LOADING, lifecycle.READY, lifecycle.READY, lifecycle.FAILED)
+_STATES = (lifecycle.LOADING, lifecycle.READY, lifecycle.READY, lifecycle.FAILED, lifecycle.READY)
 #: InferErrorCode of infer_types.h.
 INVALID_ARGUMENT = 1
 NOT_FOUND = 2

@@ -14,9 +14,7 @@ from server.models.live_load import idle, to_text, without
 from server.models.placement import Snapshot
 from server.models.repository import ModelVersion
 from server.protocol.assignment import from_text
-from server.supervisor.lanes import Lane
-
-MODEL_FAILED = 3
+from server.supervisor.lanes import MODEL_FAILED, Lane
 
 _Key = tuple[str, int, Hashable]
 

@@ -22,8 +22,7 @@ from server.models.placement import Model, Put, Snapshot
 from server.option_values import CPU
 from server.protocol.assignment import from_text
 from server.supervisor.demand import Counters, Demand, demand, others
-from server.supervisor.executors import MODEL_READY
-from server.supervisor.lanes import Lane
+from server.supervisor.lanes import MODEL_READY, Lane
 from server.supervisor.lifecycle import Lifecycle
 from server.supervisor.loop import Loop
 from server.supervisor.move_policy import LOOK_NS, MovePolicy

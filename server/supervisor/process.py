@@ -24,8 +24,8 @@ from server.models.sources import Repository
 from server.option_values import AUTO, CPU, FASTEST, devices_of
 from server.supervisor import announce, trial
 from server.supervisor.children import Child
-from server.supervisor.executors import GRACE_NS, MODEL_FAILED, MODEL_READY, Executors
-from server.supervisor.lanes import Lane, executor_plan, plan_values
+from server.supervisor.executors import GRACE_NS, Executors
+from server.supervisor.lanes import MODEL_FAILED, MODEL_READY, Lane, executor_plan, plan_values
 from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, POLL, Answer, Lifecycle, answer_document
 from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 STABLE_NS = 1_000_000_000
 FIRST_DELAY_NS = 100_000_000
 MAX_DELAY_NS = 30_000_000_000
+#: Requests wait for a restart that comes sooner; they are refused where it takes longer, for others may serve them.
+PATIENCE_NS = 1_000_000_000
 
 
 def restart_delay_ns(served_ns: Sequence[int]) -> int:

@@ -26,11 +26,10 @@ from server._fast.layout import Control
 from server.channel import Channel, ChannelClosed, Document, pair
 from server.models.plan_document import to_document
 from server.supervisor.children import Child, start_child
-from server.supervisor.lanes import Lane, plan_values
+from server.supervisor.lanes import MODEL_FAILED, MODEL_READY, Lane, plan_values
 from server.supervisor.loop import Loop
 from server.supervisor.restart_policy import restart_delay_ns
 
-MODEL_LOADING, MODEL_READY, MODEL_RESTARTING, MODEL_FAILED = 0, 1, 2, 3
 #: Of layout.h.
 MAX_INSTANCES = 32
 #: Of slab_ring.pxd.
@@ -66,6 +65,10 @@ class Owner(Protocol):
     def on_lane_over(self, lane: Lane) -> None: ...
     def on_shared_gone(self) -> None:
         """The process has ended and is not needed."""
+        ...
+
+    def refuse_waiting(self, lane: Lane) -> None:
+        """The lane is held back: answers the requests that wait in it."""
         ...
 
     def ring_everybody(self) -> None: ...
@@ -129,6 +132,7 @@ class SharedExecutor:
         if self._child is None or self._is_ending:
             return
         lane.arena.executor_pid = self._child.pid
+        lane.restart()
         document = {"kind": "lane", "lane": lane.number, "plan": to_document(plan_values(lane))}
         self._send(document, (lane.arena.fd,), functools.partial(self._put_again, lane, self._child))
 
@@ -213,6 +217,7 @@ class SharedExecutor:
         self._has_begun = self._is_ending = False
         for lane in lanes:
             lane.arena.executor_pid = child.pid
+            lane.restart()
         self._loop.watch(child.pidfd, self._on_death)
         self._loop.watch(ours.fileno(), self._on_readable)
 
@@ -274,7 +279,9 @@ class SharedExecutor:
         if lane.is_over:
             self._owner.on_lane_over(lane)
         elif kind == "again":
-            self._put_later(lane, self._delay_ns(lane, 0), self.put)
+            delay_ns = self._delay_ns(lane, 0)
+            self._await_restart(lane, "memory ran out while it was loaded", delay_ns)
+            self._put_later(lane, delay_ns, self.put)
         else:
             self._owner.on_load_failed(lane)
 
@@ -321,11 +328,11 @@ class SharedExecutor:
         for lane in self._lanes.values():
             lane.arena.executor_pid = 0
             recovered += lane.ring.recover_executor()
-            if lane.was_ready and lane.arena.model_state != MODEL_FAILED:
-                text = f"its executor ended with status {status} and is being started again"
-                lane.arena.set_state(MODEL_RESTARTING, text)
         self._served_ns.append(now_ns - child.ready_ns if child.ready_ns else 0)
         delay_ns = 0 if suspects else restart_delay_ns(self._served_ns)
+        why = f"its executor ended with status {status}"
+        for lane in self._lanes.values():
+            self._await_restart(lane, why, delay_ns)
         self._owner.ring_everybody()
         log.error(
             "executor_died",
@@ -343,8 +350,14 @@ class SharedExecutor:
         else:
             self._control.count_restart(False)
         for lane in suspects:
-            self._hold_back(lane, lives_ns.get(lane.number, 0), was_loading=lane in died_loading)
+            self._hold_back(lane, why, lives_ns.get(lane.number, 0), was_loading=lane in died_loading)
         self._start_after(delay_ns)
+
+    def _await_restart(self, lane: Lane, why: str, delay_ns: int) -> None:
+        """Says of a lane that was served how long it is not."""
+        is_due = lane.was_ready and lane.arena.model_state != MODEL_FAILED
+        if is_due and not lane.await_restart(why, delay_ns):
+            self._owner.refuse_waiting(lane)
 
     def _died_loading(self) -> list[Lane]:
         """The lane whose model the process was loading; if it came to none, all that were never loaded."""
@@ -361,7 +374,7 @@ class SharedExecutor:
             if any(lane.ring.slab(slab)[0] == SLAB_RUNNING for slab in range(lane.arena.slab_count))
         ]
 
-    def _hold_back(self, lane: Lane, life_ns: int, *, was_loading: bool) -> None:
+    def _hold_back(self, lane: Lane, why: str, life_ns: int, *, was_loading: bool) -> None:
         """A suspect waits before it is with the others again, and is first tried if it was being loaded."""
         if was_loading:
             deaths = self._load_deaths[lane.number] = self._load_deaths.get(lane.number, 0) + 1
@@ -375,5 +388,6 @@ class SharedExecutor:
         delay_ns = self._delay_ns(lane, life_ns)
         if not was_loading and delay_ns == 0:
             return
+        self._await_restart(lane, why, delay_ns)
         del self._lanes[lane.number]
         self._put_later(lane, delay_ns, self._owner.try_first if was_loading else self.put)

@@ -18,8 +18,8 @@ from server._fast import stats
 from server._fast.layout import Control
 from server.config import ServeConfig
 from server.supervisor.children import Child
-from server.supervisor.executors import MODEL_FAILED, MODEL_LOADING, MODEL_READY, MODEL_RESTARTING, Executors
-from server.supervisor.lanes import Lane
+from server.supervisor.executors import Executors
+from server.supervisor.lanes import MODEL_FAILED, MODEL_LOADING, MODEL_READY, MODEL_RESTARTING, Lane
 from server.supervisor.lifecycle import Lifecycle
 from server.supervisor.loop import Loop
 from server.supervisor.stuck_policy import Mark, StuckPolicy, run_limit_ns

@@ -17,9 +17,10 @@ from server.protocol.assignment import from_text
 from server.protocol.served import LOADING, READY, UNAVAILABLE, ServedModel, TensorInfo
 
 #: Index is the model state of the arena.
-_STATES = (LOADING, READY, LOADING, UNAVAILABLE)
+_STATES = (LOADING, READY, LOADING, UNAVAILABLE, LOADING)
 _RESTARTING = 2
 _FAILED = 3
+_HELD = 4
 
 
 class ServedLane(NamedTuple):
@@ -160,7 +161,7 @@ class Models:
                 for lane in self.lanes.values()
                 if lane.model.name not in ready
                 and lane.model.state() == LOADING
-                and (lane.is_initial or lane.arena.model_state == _RESTARTING)
+                and (lane.is_initial or lane.arena.model_state in (_RESTARTING, _HELD))
             }
         )
 
