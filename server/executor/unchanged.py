@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from server.executor.backend import LoadError
-from server.models.file_state import FileState, is_as_it_was
+from server.models.file_state import ABSENT, FileState, file_state, is_same
 
 
 @contextmanager
@@ -29,6 +29,8 @@ def unchanged(files: Mapping[Path, FileState]) -> Iterator[None]:
 
 
 def _check(files: Mapping[Path, FileState], cause: Exception | None = None) -> None:
-    for path, state in files.items():
-        if not is_as_it_was(path, state):
-            raise LoadError(f"{path.name} has changed since the model was looked at: load it again") from cause
+    for path, before in files.items():
+        now = file_state(path)
+        if not is_same(now, before):
+            what = "is gone: put it back and" if now == ABSENT else "has changed since the model was looked at:"
+            raise LoadError(f"{path.name} {what} load it again") from cause

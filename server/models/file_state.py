@@ -21,8 +21,8 @@ def file_state(path: Path) -> FileState:
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def is_as_it_was(path: Path, before: FileState) -> bool:
-    """Whether the file still has the size and the time that it had. Its inode does not count: some mounted object
-    stores number a file anew whenever they look at it.
+def is_same(now: FileState, before: FileState) -> bool:
+    """Whether a file still has the size and the time that it had. Its inode does not count: some mounted object stores
+    number a file anew whenever they look at it.
     """
-    return file_state(path)[2:] == before[2:]
+    return len(now) == len(before) > 1 and now[2:] == before[2:]

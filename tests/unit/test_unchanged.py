@@ -48,19 +48,31 @@ def test_files_that_stay_are_no_obstacle(files: dict[Path, FileState]) -> None:
         pass
 
 
-@pytest.mark.parametrize("change", [longer, of_another_time, gone, a_link_elsewhere])
+CHANGED = "has changed since the model was looked at: load it again"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (longer, CHANGED),
+        (of_another_time, CHANGED),
+        (a_link_elsewhere, CHANGED),
+        (gone, "is gone: put it back and load it again"),
+    ],
+)
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_change_before_or_meanwhile_is_the_reason(
-    files: dict[Path, FileState], which: int, change: Callable[[Path], None]
+    files: dict[Path, FileState], which: int, change: Callable[[Path], None], what: str
 ) -> None:
     path = list(files)[which]
-    text = f"{path.name} has changed since the model was looked at: load it again"
+    text = f"{path.name} {what}"
     with pytest.raises(LoadError, match=text), unchanged(files):
         change(path)
     with pytest.raises(LoadError, match=text), unchanged(files):
         raise AssertionError("what is inside does not begin")
-    files[path] = file_state(path)
-    with pytest.raises(LoadError, match=text), unchanged(files):
-        path.unlink(missing_ok=True)
-        path.write_bytes(b"")
-        raise ValueError("what a changed file leads to")
+
+
+def test_a_change_takes_the_place_of_what_it_leads_to(files: dict[Path, FileState]) -> None:
+    with pytest.raises(LoadError, match=CHANGED), unchanged(files):
+        longer(next(iter(files)))
+        raise ValueError("a model of another shape")
