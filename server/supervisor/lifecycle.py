@@ -61,6 +61,7 @@ class Answer(NamedTuple):
 
 
 Done = Callable[[Answer], None]
+_ENDING = Answer(UNAVAILABLE, "the server is shutting down: no model is loaded or unloaded any more")
 
 
 class Lifecycle:
@@ -85,14 +86,14 @@ class Lifecycle:
         #: Names that are to serve; None: whatever is found.
         self._chosen: set[str] | None = None
         if config.model_control_mode == EXPLICIT:
-            self._chosen = set(config.load_model)
-            if ALL_MODELS in config.load_model:
-                self._chosen = {version.name for version in found}
+            is_all = ALL_MODELS in config.load_model
+            self._chosen = {one.name for one in found} if is_all else set(config.load_model)
         self.moves = Moves(config)
         self.lanes: list[Lane] = []
         #: Retired lanes: the workers that may still answer requests of them.
         self._draining: dict[int, set[int]] = {}
         self._waiting: list[tuple[str, Done]] = []
+        self._is_ending = False
         self._told: tuple[list[list[object]], list[list[str]]] | None = None
         self._is_deciding = False
         #: Models whose new version waits for the memory of the old one.
@@ -219,11 +220,13 @@ class Lifecycle:
         return is_waiting
 
     def _look_at(self, name: str) -> set[str]:
-        """Takes up how one model is now; the names of all that are there. Raises RepositoryError."""
+        """Takes up how one model is now, if it is there; the names of all that are. Raises RepositoryError."""
         found = self._scan()
-        serving = {lane.name for lane in self.served()}
-        self.found = of_model(name, self.found, found, is_wanted=self._is_chosen, serving=serving)
-        return {version.name for version in found}
+        names = {version.name for version in found}
+        if name in names:
+            serving = {lane.name for lane in self.served()}
+            self.found = of_model(name, self.found, found, is_wanted=self._is_chosen, serving=serving)
+        return names
 
     def decide(self, retry: frozenset[str] = frozenset()) -> None:
         """Does what the rule says about the present state; called after each change of it."""
@@ -410,7 +413,9 @@ class Lifecycle:
     def ask(self, call: str, arguments: Document, done: Done) -> None:
         """`load`, `unload`, `reload` or `configure`; done(Answer) follows when every worker acts accordingly."""
         name = arguments["name"]
-        if call == "configure":
+        if self._is_ending:
+            done(_ENDING)
+        elif call == "configure":
             self._configure(from_rows(arguments["sources"]), done)
         elif call == "reload":
             reason = self.refresh(frozenset(version.name for version in self.found))
@@ -431,6 +436,13 @@ class Lifecycle:
             self._load(name, arguments.get("config"), done)
         else:
             self._unload(name, done)
+
+    def end_waiting(self) -> None:
+        """The server ends: nobody waits for models any more."""
+        self._is_ending = True
+        waiting, self._waiting = self._waiting, []
+        for _, done in waiting:
+            done(_ENDING)
 
     def _configure(self, sources: tuple[ModelSource, ...], done: Done) -> None:
         """Other sources take the place of those there are. Only places beside those that the operator named."""
@@ -508,7 +520,7 @@ class Lifecycle:
         if not name:
             return Answer()
         if not self._is_chosen(name):
-            return Answer(UNAVAILABLE, f"failed to load '{name}', it was unloaded meanwhile")
+            return Answer(INVALID_ARGUMENT, f"load failed for model '{name}': it was unloaded meanwhile")
         reasons = []
         for version in self.found:
             if version.name != name:

@@ -171,7 +171,7 @@ class Supervisor:
                 child.ready_ns = now_ns
                 if self.announced:
                     log.info("worker_ready", pid_worker=child.pid, worker=index)
-        if self.stage == "serving":
+        if self.stage in ("serving", "draining"):
             self.models.on_bell()
         self._announce()
 
@@ -352,9 +352,10 @@ class Supervisor:
             self.models.on_drained(index, document["lane"])
         elif document["kind"] == "ask":
             subject, _, call = document["call"].partition(" ")
+            answering = self.workers.answering(index)
 
             def done(answer: Answer) -> None:
-                self.workers.answer(index, answer_document(document["ask"], answer))
+                answering(answer_document(document["ask"], answer))
 
             if subject == "region":
                 self.regions.ask(call, document, done)
@@ -365,7 +366,7 @@ class Supervisor:
 
     def on_lane_failed(self, lane: Lane) -> None:
         self._announce()
-        if self.stage == "serving":
+        if self.stage in ("serving", "draining"):
             self.models.on_lane_failed(lane)
 
     def on_lane_over(self, lane: Lane) -> None:
@@ -406,6 +407,7 @@ class Supervisor:
         self.control.draining = True
         self.control.stopping = 1
         self._close_listeners()
+        self.models.end_waiting()
         self.ring_everybody()
         self.loop.after(int(self.config.drain_timeout_s * 1e9), self._kill_workers)
         if not self.workers:

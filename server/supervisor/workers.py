@@ -138,12 +138,18 @@ class Workers:
         self._flush_later()
         self._settle()
 
-    def answer(self, index: int, document: Document) -> None:
-        """Sends a message to one worker, which does not acknowledge it."""
-        channel = self._channels.get(index)
-        if channel is not None:
-            channel.send(document)
-            self._flush_later()
+    def answering(self, index: int) -> Callable[[Document], None]:
+        """Sends a message to the worker that has this number now, which does not acknowledge it. Nobody gets it when
+        that one has died: its successor has asked for nothing.
+        """
+        channel = self._channels[index]
+
+        def answer(document: Document) -> None:
+            if self._channels.get(index) is channel:
+                channel.send(document)
+                self._flush_later()
+
+        return answer
 
     def _flush_later(self) -> None:
         if not self._is_flush_due and not all(channel.flush() for channel in list(self._channels.values())):

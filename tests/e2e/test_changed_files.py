@@ -47,8 +47,8 @@ def test_after_a_crash_counts_what_lies_there_now(tmp_path: Path, executors: str
         replace(tmp_path, identity("FP32", (-1, 6))[:-1])
         for pid in server.pids("executor"):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: state(server)[0] == "UNAVAILABLE", "the refusal")
-        assert "model.onnx is not a readable ONNX file" in state(server)[1]
+        wait_until(lambda: "model.onnx is not a readable ONNX file" in state(server)[1], "the refusal")
+        assert state(server)[0] == "UNAVAILABLE"
         assert ask(server, 1, 2, 3, 4, 5).status == 503
 
         replace(tmp_path, identity("FP32", (-1, 6)))

@@ -56,7 +56,7 @@ def loading(tmp_path: Path) -> Iterator[Server]:
         assert change(server, "slow", "unload") == 200
         # Who had asked for the load hears that it came to nothing.
         answer = asking.result(20)
-        assert (answer.status, "it was unloaded meanwhile" in answer.json()["error"]) == (503, True)
+        assert (answer.status, "it was unloaded meanwhile" in answer.json()["error"]) == (400, True)
 
 
 def test_a_model_that_loads_for_minutes_stalls_neither_requests_nor_control(loading: Server) -> None:

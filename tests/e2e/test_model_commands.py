@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -109,24 +108,3 @@ def test_what_goes_wrong_is_said(server: Server, tmp_path: Path) -> None:
     with running("--workers", "1") as fixed:
         status, _, err = headrace("unload", "digits", "--url", fixed.url)
         assert (status, "start the server with --model-control-mode explicit" in err) == (78, True)
-
-
-def test_a_load_concerns_its_model_alone(tmp_path: Path) -> None:
-    model = identity("FP32", (-1, 4))
-    write_repository(tmp_path, dict.fromkeys(("asked", "changed", "gone", "half"), model))
-    (tmp_path / "half/1/model.onnx").write_bytes(model[:-1])
-    with running(tmp_path, "--workers", "1", "--model-control-mode", "explicit", "--load-model", "*") as server:
-        write_repository(tmp_path, dict.fromkeys(("asked", "changed"), model), version=2)
-        write_repository(tmp_path, {"new": model})
-        shutil.rmtree(tmp_path / "gone")
-        shutil.rmtree(tmp_path / "half")
-        assert server.post("/v2/repository/models/asked/load", {}).status == 200
-        index = server.post("/v2/repository/index", {}).json()
-        assert [(row["name"], row["version"], row["state"]) for row in index] == [
-            ("asked", "2", "READY"),
-            ("changed", "1", "READY"),
-            ("gone", "1", "READY"),
-            ("new", "1", "UNAVAILABLE"),
-        ]
-        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
-        assert server.post("/v2/models/gone/infer", body).status == 200
