@@ -9,7 +9,7 @@ that serves, and requests find a ready lane at every moment.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 LOADING = "LOADING"
@@ -47,6 +47,20 @@ class Retire(NamedTuple):
     """Send this lane no more requests and end it when the last is answered."""
 
     lane: int
+
+
+#: Model and label -> version.
+Labels = Mapping[tuple[str, str], int]
+
+
+def labels_in_effect(said: Labels, before: Labels, ready: Collection[tuple[str, int]]) -> Labels:
+    """What each label stands for. One that was given another version stays with that before it until its own is ready,
+    and for good where that cannot be loaded. `ready`: models and versions that answer.
+    """
+    return {
+        key: before[key] if (key[0], version) not in ready and (key[0], before.get(key)) in ready else version
+        for key, version in said.items()
+    }
 
 
 def decide(

@@ -95,6 +95,7 @@ class Lifecycle:
         self._waiting: list[tuple[str, Done]] = []
         self._is_ending = False
         self._told: tuple[list[list[object]], list[list[str]]] | None = None
+        self._labels: lifecycle.Labels = self._labels_said()
         self._is_deciding = False
         #: Models whose new version waits for the memory of the old one.
         self._held: set[str] = set()
@@ -132,11 +133,14 @@ class Lifecycle:
 
     def labels(self) -> list[list[str]]:
         """Name, label, version of every version label."""
-        return [
-            [source.name or "", label, str(version)]
+        return [[name, label, str(version)] for (name, label), version in self._labels.items()]
+
+    def _labels_said(self) -> lifecycle.Labels:
+        return {
+            (source.name or "", label): version
             for source in self._repository.sources
             for label, version in source.labels
-        ]
+        }
 
     def _is_chosen(self, name: str) -> bool:
         return self._chosen is None or name in self._chosen
@@ -238,14 +242,20 @@ class Lifecycle:
         self._is_deciding = True
         self.moves.drop_failed(self.served())
         try:
-            while actions := lifecycle.decide(
-                [Wanted(one.name, one.version, self.moves.wanted(one), self._is_usable(one)) for one in self._wanted()],
-                [
+            while True:
+                running = [
                     Running(lane.number, lane.name, lane.version, place_key(lane), _STATES[lane.arena.model_state])
                     for lane in self.served()
-                ],
-                retry=retry,
-            ):
+                ]
+                # Labels first: they may stand for what is retired now.
+                self._tell(running)
+                wanted = [
+                    Wanted(one.name, one.version, self.moves.wanted(one), self._is_usable(one))
+                    for one in self._wanted()
+                ]
+                actions = lifecycle.decide(wanted, running, retry=retry)
+                if not actions:
+                    break
                 for action in actions:
                     if isinstance(action, Start):
                         self._start(action)
@@ -256,11 +266,16 @@ class Lifecycle:
             self._is_deciding = False
         self.moves.forget(self.served())
         self._log_refusals()
+        self._settle()
+
+    def _tell(self, running: Sequence[Running]) -> None:
+        """Says to the workers what has no lane, and what labels stand for."""
+        ready = {(lane.name, lane.version) for lane in running if lane.state == lifecycle.READY}
+        self._labels = lifecycle.labels_in_effect(self._labels_said(), self._labels, ready)
         told = (self.others(), self.labels())
         if told != self._told:
             self._told = told
             self._workers.tell({"kind": "others", "models": told[0], "labels": told[1]})
-        self._settle()
 
     def _log_refusals(self) -> None:
         """Says of each version that cannot be served why, once for each reason."""

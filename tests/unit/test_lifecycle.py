@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from server.models.lifecycle import FAILED, LOADING, READY, Retire, Running, Start, Wanted, decide
+from server.models.lifecycle import FAILED, LOADING, READY, Retire, Running, Start, Wanted, decide, labels_in_effect
 
 CASES = {
     "first start": ([Wanted("m", 1, "a")], [], [Start("m", 1)]),
@@ -112,3 +112,21 @@ def test_random_histories_never_take_the_last_ready_lane_of_a_wanted_model(seed:
     for item in wanted:
         lanes = [lane for lane in running if (lane.name, lane.version) == (item.name, item.version)]
         assert len([lane for lane in lanes if lane.files == item.files and lane.state == READY]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("before", "ready", "version"),
+    [
+        (None, [], 2),
+        (None, [1], 2),
+        (1, [1], 1),
+        (1, [1, 2], 2),
+        (1, [2], 2),
+        (1, [], 2),
+        (2, [1], 2),
+    ],
+)
+def test_a_label_moves_when_its_version_is_ready(before: int | None, ready: list[int], version: int) -> None:
+    known = {} if before is None else {("m", "stable"): before}
+    there = {("m", number) for number in ready}
+    assert labels_in_effect({("m", "stable"): 2}, known, there) == {("m", "stable"): version}
