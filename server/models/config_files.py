@@ -74,6 +74,14 @@ class ConfigFiles:
             known = self._known[name, folder] = _made(lambda: parse_text(_text(file), name), files, folder)
         return known
 
+    def written(self, name: str, folder: Path | None) -> list[Path]:
+        """The files that were read for it."""
+        if folder is None:
+            return []
+        parsed = self.read(name, folder).found
+        outputs = parsed.config.outputs if parsed is not None else ()
+        return [folder / CONFIG_FILE, *(folder / output.label_file for output in outputs if output.label_file)]
+
 
 def _made(parse: Any, files: tuple[FileState, ...], folder: Path | None) -> ReadConfig:
     parsed: Parsed | None = None

@@ -64,6 +64,16 @@ def signature(folder: Path | None) -> tuple[FileState, ...]:
         return (ABSENT,)
 
 
+def written(folder: Path | None) -> list[Path]:
+    """What the system gives a new time when the folder's files are written, or come and go."""
+    if folder is None:
+        return []
+    try:
+        return [folder, *_paths(folder)]
+    except (OSError, GoldenError):
+        return [folder]
+
+
 def cases(folder: Path) -> list[GoldenCase]:
     """The cases by name. Raises GoldenError for a folder without one and for half a case, OSError if it is unreadable.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -124,7 +125,9 @@ class Reader:
             found,
             files=after + others,
             golden=golden,
-            written_ns=_written_ns(file, found.model),
+            written_ns=_written_ns(
+                [*_paths(file, found.model), *self.configs.written(name, folder), *golden_files.written(golden)]
+            ),
             weights_bytes=sum(entry[2] for entry in after[1:] if len(entry) > 2),
         )
         return found
@@ -231,9 +234,9 @@ def _paths(file: Path, model: OnnxModel | None) -> list[Path]:
     return [file, *(file.parent / location for location in sorted(locations))]
 
 
-def _written_ns(file: Path, model: OnnxModel | None) -> int:
+def _written_ns(paths: Sequence[Path]) -> int:
     found = 0
-    for path in _paths(file, model):
+    for path in paths:
         with contextlib.suppress(OSError, ValueError):
             found = max(found, path.stat().st_ctime_ns)
     return found

@@ -251,3 +251,20 @@ def test_a_file_that_is_no_model_is_read_again_only_when_it_has_changed(
     file.write_bytes(onnx_writer.identity())
     (found,) = scan(tmp_path, reader=reader)
     assert (found.error, len(asked)) == (None, 2)
+
+
+@pytest.mark.parametrize(
+    "file", ["m/1/model.onnx", "m/config.pbtxt", "m/names.txt", "m/golden/a.request.json", "m/golden/golden.toml"]
+)
+def test_a_version_is_as_new_as_the_file_of_it_that_was_written_last(tmp_path: Path, file: str) -> None:
+    folder = tmp_path / "m"
+    (folder / "1").mkdir(parents=True)
+    (folder / "golden").mkdir()
+    (folder / "1" / "model.onnx").write_bytes(onnx_writer.identity("FP32", (-1, 2)))
+    (folder / "config.pbtxt").write_text('output { name: "y" label_filename: "names.txt" }')
+    for name in ("names.txt", "golden/a.request.json", "golden/a.response.json", "golden/golden.toml"):
+        (folder / name).write_text("")
+    before = scan(tmp_path)[0]
+    while (tmp_path / file).stat().st_ctime_ns <= before.written_ns:
+        (tmp_path / file).chmod(0o644)
+    assert scan(tmp_path)[0].written_ns == (tmp_path / file).stat().st_ctime_ns
