@@ -221,7 +221,7 @@ def _version(name: str, number: int, folders: list[Path], folder: Path, reader: 
     if not folders:
         missing = folder / str(number) / MODEL_FILE
         reason = f"found: no version {number}, which version_policy of config.pbtxt asks for; fix: put it at {missing}"
-        return ModelVersion(name, number, missing, error=reason)
+        return ModelVersion(name, number, missing.parent, error=reason)
     file = folders[0] / MODEL_FILE
     if len(folders) > 1:
         names = " and ".join(sorted(folder.name for folder in folders))

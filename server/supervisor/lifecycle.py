@@ -23,7 +23,7 @@ from server.models.instance_places import is_placed_by_load, too_many
 from server.models.lane_settings import LaneSettings, settings_of
 from server.models.lifecycle import Retire, Running, Start, Wanted
 from server.models.memory_policy import expected_bytes, shortage
-from server.models.repository import ModelVersion, RepositoryError
+from server.models.repository import Files, ModelVersion, RepositoryError
 from server.models.settling import of_model, settled
 from server.models.sources import Repository
 from server.protocol.tfs_config import from_rows
@@ -99,6 +99,8 @@ class Lifecycle:
         self._is_deciding = False
         #: Models whose new version waits for the memory of the old one.
         self._held: set[str] = set()
+        #: What was said of versions for which there is no memory.
+        self._short: dict[tuple[str, int, Files], str] = {}
         #: Why versions are refused, as far as the log has it.
         self._logged = {(one.name, one.version): one.error for one in self.found}
         for index, version in enumerate(self.found):
@@ -155,7 +157,10 @@ class Lifecycle:
         """A lane for a version that was found; None, and the reason with the version, where there is no room for it."""
         version = self.found[index]
         devices = self.moves.devices_of(version)
-        reason = too_many(version.config, self._config) or self._shortage(version)
+        reason = too_many(version.config, self._config)
+        if not reason and (short := self._shortage(version)):
+            # What is available changes from look to look: it is said once.
+            reason = self._short.setdefault((version.name, version.version, version.files), short)
         if reason:
             self._refuse(index, reason)
             return None
@@ -182,6 +187,7 @@ class Lifecycle:
             self._refuse(index, f"no memory or descriptors for it: {error}")
             return None
         self._numbers += 1
+        self._short.pop((version.name, version.version, version.files), None)
         if not devices and is_placed_by_load(version.config, self._config):
             lane.live = functools.partial(self.moves.live_for, version)
         self.lanes.append(lane)
@@ -488,6 +494,7 @@ class Lifecycle:
         assert self._chosen is not None
         self._repository.configs.give(name, config)
         self._logged = {key: reason for key, reason in self._logged.items() if key[0] != name}
+        self._short = {key: reason for key, reason in self._short.items() if key[0] != name}
         try:
             known = self._look_at(name)
         except RepositoryError as error:

@@ -86,16 +86,16 @@ def run(config: ServeConfig) -> int:
         return EXIT_OS_ERROR
     if not supervisor.models.lanes:
         # What the files promise is no use where there is no memory for any of them.
-        status = _look_at(config, supervisor.models.found)
+        status = _look_at(config, supervisor.models.found, found)
         if status != EXIT_OK:
             return status
     return supervisor.serve()
 
 
-def _look_at(config: ServeConfig, found: Sequence[ModelVersion]) -> int:
-    """Says what cannot be served; the exit status if that is everything."""
+def _look_at(config: ServeConfig, found: Sequence[ModelVersion], said: Sequence[ModelVersion] = ()) -> int:
+    """Says what cannot be served, beyond what was said; the exit status if that is everything."""
     for version in found:
-        if version.error is not None:
+        if version.error is not None and version not in said:
             log.error("model_refused", model=version.name, version=version.version, reason=version.error)
     if config.model_control_mode == EXPLICIT:
         known = {version.name for version in found}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.support.faults import wait_until
 from tests.support.hostile_models import external_tensor
 from tests.support.onnx_writer import Graph, identity
 from tests.support.server import Server, running
@@ -17,8 +19,8 @@ EXPLICIT = ("--workers", "1", "--model-control-mode", "explicit", "--load-model"
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
 
 
-def put(root: Path, version: int, content: bytes, weights_bytes: int = 0) -> None:
-    folder = root / "m" / str(version)
+def put(root: Path, version: int, content: bytes, weights_bytes: int = 0, name: str = "m") -> None:
+    folder = root / name / str(version)
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(content)
     if weights_bytes:
@@ -63,3 +65,17 @@ def test_more_than_there_is(policy: str, version: str, tmp_path: Path) -> None:
             file.write(bytes(16))
         assert load(server) == (200, "")
         assert version_of(server) == "2"
+
+
+def test_what_finds_no_memory_is_said_once(tmp_path: Path) -> None:
+    """Each look finds other figures: they are no news."""
+    put(tmp_path, 1, identity())
+    polling = ("--workers", "1", "--model-control-mode", "poll", "--repository-poll-secs", "1")
+    with running(tmp_path, *polling) as server:
+        put(tmp_path, 2, heavy(), 1 << 42)
+        server.wait_log('"model_refused"')
+        # A look that finds less memory, and a model that shows when it has been.
+        taken = os.urandom(16 << 20)
+        put(tmp_path, 1, identity(), name="sign")
+        wait_until(lambda: server.get("/v2/models/sign/ready").status == 200, "another look")
+        assert (len(taken), server.log().count('"model_refused"')) == (16 << 20, 1)

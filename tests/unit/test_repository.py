@@ -268,3 +268,11 @@ def test_a_version_is_as_new_as_the_file_of_it_that_was_written_last(tmp_path: P
     while (tmp_path / file).stat().st_ctime_ns <= before.written_ns:
         (tmp_path / file).chmod(0o644)
     assert scan(tmp_path)[0].written_ns == (tmp_path / file).stat().st_ctime_ns
+
+
+def test_a_version_that_is_missing_has_its_own_place(tmp_path: Path) -> None:
+    put(tmp_path / "m" / "1" / "model.onnx")
+    (tmp_path / "m" / "config.pbtxt").write_text("version_policy { specific { versions: [ 9 ] } }")
+    (only,) = scan(tmp_path)
+    # What clients are told leaves out where the model's directory lies.
+    assert (only.error or "").replace(f"{only.path.parent}/", "").endswith("put it at 9/model.onnx")
