@@ -318,17 +318,21 @@ class Lifecycle:
         return shortage(expected_bytes(version, settings), available, promised)
 
     def _make_room(self, version: ModelVersion) -> bool:
-        """Where a version does not fit beside those of its model: ends these first; whether one is to be waited for."""
+        """Where a version does not fit beside what it replaces: ends that first; whether it is to be waited for."""
         if not self._shortage(version):
             return False
+        kept = {(one.version, self.moves.wanted(one)) for one in self._wanted() if one.name == version.name}
         for lane in self.served():
-            if lane.name == version.name:
+            if lane.name == version.name and (lane.version, place_key(lane)) not in kept:
                 self._retire(Retire(lane.number))
-        if not any(lane.name == version.name for lane in self.lanes):
+        if not self._is_leaving(version.name):
             return False
         log.info("unloading_first", model=version.name, version=version.version)
         self._held.add(version.name)
         return True
+
+    def _is_leaving(self, name: str) -> bool:
+        return any(lane.name == name and lane.is_retired for lane in self.lanes)
 
     def _retire(self, action: Retire) -> None:
         lane = next(lane for lane in self.lanes if lane.number == action.lane)
@@ -408,7 +412,7 @@ class Lifecycle:
         with yielding.aside():
             lane.close()
         log.info("model_unloaded", model=lane.name, version=lane.version, lane=lane.number)
-        if lane.name in self._held and not any(other.name == lane.name for other in self.lanes):
+        if lane.name in self._held and not self._is_leaving(lane.name):
             self._held.discard(lane.name)
             self.decide()
 

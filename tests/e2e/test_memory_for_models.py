@@ -79,3 +79,15 @@ def test_what_finds_no_memory_is_said_once(tmp_path: Path) -> None:
         put(tmp_path, 1, identity(), name="sign")
         wait_until(lambda: server.get("/v2/models/sign/ready").status == 200, "another look")
         assert (len(taken), server.log().count('"model_refused"')) == (16 << 20, 1)
+
+
+def test_what_is_wanted_beside_a_version_does_not_go_first(tmp_path: Path) -> None:
+    """Of a model of which all versions serve, a new one that is too large replaces none."""
+    put(tmp_path, 1, identity())
+    (tmp_path / "m" / "config.pbtxt").write_text("version_policy { all {} }")
+    with running(tmp_path, *EXPLICIT, "--reload-without-room", "unload-first") as server:
+        put(tmp_path, 2, heavy(), 1 << 42)
+        status, text = load(server)
+        assert (status, "version 2: it needs about" in text) == (400, True), text
+        assert version_of(server) == "1"
+        assert '"model_retired"' not in server.log()
