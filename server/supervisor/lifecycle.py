@@ -502,7 +502,10 @@ class Lifecycle:
         try:
             known = self._look_at(name)
         except RepositoryError as error:
-            done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository: {error}"))
+            log.error("repository_unreadable", reason=str(error))
+            # Where the repository lies is not the clients' to know.
+            text = f"failed to load '{name}', failed to poll from model repository: it cannot be read, the log says why"
+            done(Answer(INTERNAL, text))
             return
         if name not in known:
             others = there_is(name, known)

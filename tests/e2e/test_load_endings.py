@@ -76,6 +76,16 @@ def test_a_load_changes_the_model_that_it_names(repository: Path) -> None:
         assert index(server)["newcomer", "1"] == index(server)["other", "1"] == "READY"
 
 
+def test_a_repository_that_is_gone(repository: Path) -> None:
+    """What serves goes on; the reason is the operator's, who finds it in the log."""
+    with running(repository / "m", *EXPLICIT) as server:
+        shutil.rmtree(repository / "m")
+        answer = change(server, "m")
+        assert (answer.status, str(repository) in answer.json()["error"]) == (500, False)
+        assert index(server) == {("m", "1"): "READY"}
+        assert "check the path" in server.log()
+
+
 def test_an_answer_for_a_dead_worker_is_not_its_successors(repository: Path, pool: ThreadPoolExecutor) -> None:
     with running(repository, *EXPLICIT) as server:
         put(repository, "m", 2, adds(2, BALLAST_BYTES))
