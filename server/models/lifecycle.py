@@ -63,10 +63,21 @@ def labels_in_effect(said: Labels, before: Labels, ready: Collection[tuple[str, 
     }
 
 
+def waiting_labels(said: Labels, in_effect: Labels) -> frozenset[tuple[str, int]]:
+    """The models and versions that a label stands for only until the version that it was given is ready."""
+    return frozenset((key[0], version) for key, version in in_effect.items() if said[key] != version)
+
+
 def decide(
-    wanted: Sequence[Wanted], running: Sequence[Running], *, retry: frozenset[str] = frozenset()
+    wanted: Sequence[Wanted],
+    running: Sequence[Running],
+    *,
+    retry: frozenset[str] = frozenset(),
+    labelled: frozenset[tuple[str, int]] = frozenset(),
 ) -> list[Start | Retire]:
-    """What to do now; called again after every change. `retry`: models whose failed lanes are tried again."""
+    """What to do now; called again after every change. `retry`: models whose failed lanes are tried again. `labelled`:
+    models and versions that a label stands for meanwhile: another version takes none of the requests for it.
+    """
     actions: list[Start | Retire] = []
     wanted_keys = {(item.name, item.version) for item in wanted}
     wanted_names = {item.name for item in wanted}
@@ -86,7 +97,7 @@ def decide(
             if other.lane in current
             and other.name == lane.name
             and other.state == READY
-            and (other.version == lane.version or (lane.name, lane.version) not in wanted_keys)
+            and (other.version == lane.version or (lane.name, lane.version) not in wanted_keys | labelled)
         ]
         # A failed lane serves nobody, and what it says is of files that are no more, or are tried again.
         if takers or lane.name not in wanted_names or lane.state == FAILED:

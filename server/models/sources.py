@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from server.config import ModelSource, VersionPolicy
 from server.models import repository
@@ -15,9 +16,14 @@ from server.models.repository import ModelVersion, Reader, RepositoryError
 class Repository:
     """The places that a server's models come from; other ones may take their place while it runs."""
 
-    def __init__(self, sources: Sequence[ModelSource]) -> None:
+    def __init__(self, sources: Sequence[ModelSource], *, may_be_empty: bool = False) -> None:
+        """may_be_empty: a directory without anything in it is waited for. One that had models and has none any more is
+        an error all the same: it may have been unmounted.
+        """
         self.sources = tuple(sources)
         self._reader = repository.Reader()
+        self._may_be_empty = may_be_empty
+        self._had_models: set[Path] = set()
 
     @property
     def configs(self) -> ConfigFiles:
@@ -26,7 +32,20 @@ class Repository:
 
     def scan(self) -> list[ModelVersion]:
         """The models of all sources; raises RepositoryError. Files that have not changed are not read again."""
-        return scan_sources(self.sources, self._reader)
+        there = self.sources
+        if self._may_be_empty:
+            there = tuple(source for source in there if source.path in self._had_models or not _is_empty(source))
+        found = scan_sources(there, self._reader)
+        self._had_models |= {source.path for source in there}
+        return found
+
+
+def _is_empty(source: ModelSource) -> bool:
+    """Whether it is a directory that holds nothing, but hidden entries."""
+    try:
+        return all(name.startswith(".") for name in os.listdir(source.path))
+    except OSError:
+        return False
 
 
 def scan_sources(sources: Sequence[ModelSource], reader: Reader | None = None) -> list[ModelVersion]:

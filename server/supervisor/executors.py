@@ -226,6 +226,7 @@ class Executors:
     # -- deaths
 
     def _on_death(self, lane: Lane) -> None:
+        self.note_ready(lane, time.monotonic_ns())
         child = self._children.pop(lane.number)
         self._loop.unwatch(child.pidfd)
         status = child.reap()

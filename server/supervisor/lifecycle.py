@@ -43,6 +43,7 @@ INTERNAL = 5
 RESOURCE_EXHAUSTED = 6
 ALREADY_EXISTS = 8
 
+NONE = "none"
 EXPLICIT = "explicit"
 #: Looks by itself, when files have come to rest.
 POLL = "poll"
@@ -97,6 +98,8 @@ class Lifecycle:
         self._told: tuple[list[list[object]], list[list[str]]] | None = None
         self._labels: lifecycle.Labels = self._labels_said()
         self._is_deciding = False
+        #: Why the repository could not be looked at unasked, when last tried.
+        self._unreadable = ""
         #: Models whose new version waits for the memory of the old one.
         self._held: set[str] = set()
         #: What was said of versions for which there is no memory.
@@ -223,8 +226,11 @@ class Lifecycle:
         try:
             found = self._scan()
         except RepositoryError as error:
-            log.error("repository_unreadable", reason=str(error))
+            if str(error) != self._unreadable:
+                log.error("repository_unreadable", reason=str(error))
+            self._unreadable = str(error)
             return False
+        self._unreadable = ""
         self.found, is_waiting = settled(self.found, found, time.time_ns())
         self.decide()
         return is_waiting
@@ -259,7 +265,8 @@ class Lifecycle:
                     Wanted(one.name, one.version, self.moves.wanted(one), self._is_usable(one))
                     for one in self._wanted()
                 ]
-                actions = lifecycle.decide(wanted, running, retry=retry)
+                labelled = lifecycle.waiting_labels(self._labels_said(), self._labels)
+                actions = lifecycle.decide(wanted, running, retry=retry, labelled=labelled)
                 if not actions:
                     break
                 for action in actions:

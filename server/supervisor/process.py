@@ -26,7 +26,7 @@ from server.supervisor import announce, trial
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, Executors
 from server.supervisor.lanes import MODEL_FAILED, MODEL_READY, Lane, executor_plan, plan_values
-from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, POLL, Answer, Lifecycle, answer_document
+from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, NONE, POLL, Answer, Lifecycle, answer_document
 from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
 from server.supervisor.placer import Placer
@@ -59,12 +59,16 @@ def run(config: ServeConfig) -> int:
     # Connections are descriptors: the soft limit of a shell is for programs that use select().
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    repository = Repository(config.sources or (ModelSource(config.path or demo_files.MODEL),))
+    sources = config.sources or (ModelSource(config.path or demo_files.MODEL),)
+    # With the other modes models may come later.
+    repository = Repository(sources, may_be_empty=config.model_control_mode != NONE)
     try:
         found = repository.scan()
     except RepositoryError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    if not found:
+        log.warning("repository_empty", "models are waited for", paths=[str(source.path) for source in sources])
     status = _look_at(config, found)
     if status != EXIT_OK:
         return status
@@ -104,7 +108,7 @@ def _look_at(config: ServeConfig, found: Sequence[ModelVersion], said: Sequence[
             text = f"error: --load-model {name}: there is no such model in the repository{there_is(name, known)}"
             print(text, file=sys.stderr)
         return EXIT_NO_MODEL if missing else EXIT_OK
-    if not any(version.error is None for version in found):
+    if found and not any(version.error is None for version in found):
         print(f"error: none of the {len(found)} models found can be served", file=sys.stderr)
         for version in found:
             # Version 0 stands for a model without any.

@@ -136,18 +136,21 @@ def test_a_reload_that_cannot_be_leaves_everything(server: Server, base: Path, t
 
 
 def test_a_label_moves_when_its_version_is_ready(server: Server, base: Path) -> None:
-    """While it loads, and where it cannot be loaded, the label stands for the version before it."""
-    assert reload(server, config_of(base, labels={"stable": 1}, versions=[1])).status.error_code == 0
+    """While it loads, and where it cannot be loaded, the label stands for the version before it, also where another
+    version answers requests without a label.
+    """
+    assert reload(server, config_of(base, labels={"stable": 1}, versions=[1, 2])).status.error_code == 0
     assert predict(server, "m/labels/stable") == (200, {"predictions": [[11.0]]})
     with ThreadPoolExecutor(1) as pool:
-        reloading = pool.submit(reload, server, config_of(base, labels={"stable": 2}, versions=[2]))
+        reloading = pool.submit(reload, server, config_of(base, labels={"stable": 3}, versions=[2, 3]))
         while not reloading.done():
             assert predict(server, "m/labels/stable")[0] == 200
         assert reloading.result().status.error_code == 0
-    assert predict(server, "m/labels/stable") == (200, {"predictions": [[12.0]]})
+    assert predict(server, "m/labels/stable") == (200, {"predictions": [[13.0]]})
+    assert predict(server, "m/versions/1")[0] == 404
     (base / "m" / "4").mkdir()
     (base / "m" / "4" / "model.onnx").write_bytes(b"no model")
     assert reload(server, config_of(base, labels={"stable": 4}, versions=[4])).status.error_code == 0
-    assert predict(server, "m/labels/stable") == (200, {"predictions": [[12.0]]})
+    assert predict(server, "m/labels/stable") == (200, {"predictions": [[13.0]]})
     assert reload(server, config_of(base, labels={}, versions=[3])).status.error_code == 0
     assert predict(server, "m/labels/stable")[0] == 400

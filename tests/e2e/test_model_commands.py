@@ -108,3 +108,14 @@ def test_what_goes_wrong_is_said(server: Server, tmp_path: Path) -> None:
     with running("--workers", "1") as fixed:
         status, _, err = headrace("unload", "digits", "--url", fixed.url)
         assert (status, "start the server with --model-control-mode explicit" in err) == (78, True)
+
+
+def test_models_may_come_later(tmp_path: Path) -> None:
+    control = ("--model-control-mode", "explicit", "--load-model", "*")
+    with running(tmp_path, "--workers", "1", *control) as server:
+        assert '"repository_empty"' in server.log()
+        assert server.get("/v2/health/ready").status == 200
+        assert server.post("/v2/repository/index", {}).json() == []
+        write_repository(tmp_path, {"late": identity()})
+        assert headrace("load", "late", "--url", server.url)[0] == 0
+        assert server.get("/v2/models/late/ready").status == 200

@@ -6,7 +6,18 @@ import random
 
 import pytest
 
-from server.models.lifecycle import FAILED, LOADING, READY, Retire, Running, Start, Wanted, decide, labels_in_effect
+from server.models.lifecycle import (
+    FAILED,
+    LOADING,
+    READY,
+    Retire,
+    Running,
+    Start,
+    Wanted,
+    decide,
+    labels_in_effect,
+    waiting_labels,
+)
 
 CASES = {
     "first start": ([Wanted("m", 1, "a")], [], [Start("m", 1)]),
@@ -129,4 +140,19 @@ def test_random_histories_never_take_the_last_ready_lane_of_a_wanted_model(seed:
 def test_a_label_moves_when_its_version_is_ready(before: int | None, ready: list[int], version: int) -> None:
     known = {} if before is None else {("m", "stable"): before}
     there = {("m", number) for number in ready}
-    assert labels_in_effect({("m", "stable"): 2}, known, there) == {("m", "stable"): version}
+    said = {("m", "stable"): 2}
+    in_effect = labels_in_effect(said, known, there)
+    assert in_effect == {("m", "stable"): version}
+    assert waiting_labels(said, in_effect) == (frozenset() if version == 2 else {("m", version)})
+
+
+def test_a_version_that_a_label_stands_for_meanwhile_is_kept() -> None:
+    wanted = [Wanted("m", 2, "b"), Wanted("m", 3, "c")]
+    running = [Running(1, "m", 1, "a", READY), Running(2, "m", 2, "b", READY), Running(3, "m", 3, "c", LOADING)]
+    assert decide(wanted, running) == [Retire(1)]
+    labelled = frozenset({("m", 1)})
+    assert decide(wanted, running, labelled=labelled) == []
+    # Not what is wanted of nobody, and not what other files have taken the place of.
+    assert decide([], running, labelled=labelled) == [Retire(1), Retire(2), Retire(3)]
+    running = [Running(1, "m", 2, "a", READY), Running(2, "m", 2, "b", READY)]
+    assert decide([Wanted("m", 2, "b")], running, labelled=frozenset({("m", 2)})) == [Retire(1)]

@@ -11,7 +11,7 @@ import pytest
 from server.config import ModelSource, VersionPolicy
 from server.demo import files
 from server.models.repository import RepositoryError
-from server.models.sources import scan_source, scan_sources
+from server.models.sources import Repository, scan_source, scan_sources
 
 
 def put(folder: Path, *versions: str) -> Path:
@@ -91,3 +91,22 @@ def test_names_are_those_that_clients_can_send(tmp_path: Path, name: str) -> Non
 def test_a_path_that_is_not_there() -> None:
     with pytest.raises(RepositoryError, match="no 'nothing' in it"):
         scan_sources([ModelSource(Path("/nothing"), "x")])
+
+
+def test_an_empty_directory_may_be_waited_for(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / ".lost+found").mkdir()
+    with pytest.raises(RepositoryError, match="no model in"):
+        Repository([ModelSource(models)]).scan()
+    repository = Repository([ModelSource(models)], may_be_empty=True)
+    assert repository.scan() == []
+    put(models / "late", "1")
+    assert [(one.name, one.error) for one in repository.scan()] == [("late", None)]
+    # Nothing where models were: the directory may have been unmounted.
+    shutil.rmtree(models / "late")
+    with pytest.raises(RepositoryError, match="no model in"):
+        repository.scan()
+    # What is not a place for models is said at once.
+    with pytest.raises(RepositoryError, match="nowhere"):
+        Repository([ModelSource(tmp_path / "nowhere")], may_be_empty=True).scan()
