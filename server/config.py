@@ -14,7 +14,21 @@ from typing import Any, Literal
 
 from server import hostinfo, option_values
 from server.errors import ConfigurationError
-from server.option_values import OFF, SAME, Value, milliseconds, one_of, port, seconds, switch, whole, words
+from server.option_values import (
+    EXPLICIT,
+    NONE,
+    OFF,
+    POLL,
+    SAME,
+    Value,
+    milliseconds,
+    one_of,
+    port,
+    seconds,
+    switch,
+    whole,
+    words,
+)
 
 ENV_PREFIX = "HEADRACE_"
 MAX_WORKERS_BY_DEFAULT = 4
@@ -269,8 +283,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "model_control_mode",
         "MODE",
-        one_of("none", "poll", "explicit"),
-        "none",
+        one_of(NONE, POLL, EXPLICIT),
+        NONE,
         "models",
         "none: all models at start; poll: also follow changes on disk; explicit: load and unload on request",
     ),
@@ -434,7 +448,7 @@ class ServeConfig:
     max_connection_age_grace_s: float = 0.0
     max_concurrent_streams: int = 100
     min_ping_interval_s: float = 10.0
-    model_control_mode: str = "none"
+    model_control_mode: str = NONE
     repository_poll_secs: int = 15
     load_model: tuple[str, ...] = ()
     allow_client_shm: bool = False
@@ -496,7 +510,7 @@ def load(
     for name in ("grpc_host", "metrics_host"):
         values.setdefault(name, values["host"])
     result = ServeConfig(path=path, sources=sources, **values)
-    if result.load_model and result.model_control_mode != "explicit":
+    if result.load_model and result.model_control_mode != EXPLICIT:
         raise ConfigurationError("expected --model-control-mode explicit beside it", key="--load-model")
     return result
 

@@ -18,6 +18,10 @@ SAME = -2
 #: Devices that stand for a choice: the best there is, the same without falling back, the one that a model was measured
 #: to be fastest on; and the one that is always there.
 AUTO, STRICT, FASTEST, CPU = "auto", "strict", "fastest", "cpu"
+#: Of --model-control-mode: what is there at start; what is found as time goes by; what requests say.
+NONE, POLL, EXPLICIT = "none", "poll", "explicit"
+#: Of --load-model.
+ALL_MODELS = "*"
 #: A model runs on no more devices at once.
 MAX_DEVICES = 8
 #: sun_path of Linux holds 108 bytes, the last of them zero.
@@ -150,7 +154,7 @@ def origin(text: str) -> str:
 
 
 def model_name(text: str) -> str:
-    if text == "*" or _MODEL_NAME.fullmatch(text):
+    if text == ALL_MODELS or _MODEL_NAME.fullmatch(text):
         return text
     raise ValueError(f"expected the name of a model (A-Z a-z 0-9 . _ -) or *, got {text!r}")
 

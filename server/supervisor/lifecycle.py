@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from server import hostinfo, log, yielding
-from server.alike import there_is
 from server.channel import Document
-from server.config import ModelSource, ServeConfig
+from server.config import ServeConfig
 from server.models import lifecycle
 from server.models.instance_places import is_placed_by_load, too_many
 from server.models.lane_settings import LaneSettings, settings_of
@@ -26,43 +24,20 @@ from server.models.memory_policy import expected_bytes, shortage
 from server.models.repository import Files, ModelVersion, RepositoryError
 from server.models.settling import of_model, settled
 from server.models.sources import Repository
-from server.protocol.tfs_config import from_rows
+from server.option_values import ALL_MODELS, EXPLICIT, POLL
 from server.supervisor.executor_groups import all_instances, best_device, group_of
 from server.supervisor.executors import Executors
-from server.supervisor.lanes import MODEL_FAILED, MODEL_LOADING, MODEL_READY, Lane
+from server.supervisor.lanes import MODEL_LOADING, MODEL_READY, Lane
+from server.supervisor.model_requests import ModelRequests
 from server.supervisor.moves import Moves, place_key
 from server.supervisor.workers import Workers
 
 _STATES = (lifecycle.LOADING, lifecycle.READY, lifecycle.READY, lifecycle.FAILED, lifecycle.READY)
-#: InferErrorCode of infer_types.h.
-INVALID_ARGUMENT = 1
-NOT_FOUND = 2
-UNAVAILABLE = 3
-UNIMPLEMENTED = 4
-INTERNAL = 5
-RESOURCE_EXHAUSTED = 6
-ALREADY_EXISTS = 8
 
-NONE = "none"
-EXPLICIT = "explicit"
-#: Looks by itself, when files have come to rest.
-POLL = "poll"
-ALL_MODELS = "*"
 #: Of --reload-without-room: the old version goes before the new one comes.
 UNLOAD_FIRST = "unload-first"
 #: What tells a model that was not asked for from one that cannot be served.
 UNLOADED = "unloaded"
-
-
-class Answer(NamedTuple):
-    """How a request for a change ended: code 0, or an InferErrorCode and a text for the client."""
-
-    code: int = 0
-    text: str = ""
-
-
-Done = Callable[[Answer], None]
-_ENDING = Answer(UNAVAILABLE, "the server is shutting down: no model is loaded or unloaded any more")
 
 
 class Lifecycle:
@@ -78,7 +53,6 @@ class Lifecycle:
     ) -> None:
         self._config = config
         self._repository = repository
-        self._first_sources = repository.sources
         self._workers = workers
         self._executors = executors
         self._best_device = best_device(config)
@@ -93,8 +67,7 @@ class Lifecycle:
         self.lanes: list[Lane] = []
         #: Retired lanes: the workers that may still answer requests of them.
         self._draining: dict[int, set[int]] = {}
-        self._waiting: list[tuple[str, Done]] = []
-        self._is_ending = False
+        self.requests = ModelRequests(config, repository, workers, self)
         self._told: tuple[list[list[object]], list[list[str]]] | None = None
         self._labels: lifecycle.Labels = self._labels_said()
         self._is_deciding = False
@@ -107,7 +80,7 @@ class Lifecycle:
         #: Why versions are refused, as far as the log has it.
         self._logged = {(one.name, one.version): one.error for one in self.found}
         for index, version in enumerate(self.found):
-            if version.error is None and self._is_chosen(version.name):
+            if version.error is None and self.is_chosen(version.name):
                 lane = self._add(index)
                 if lane is not None:
                     lane.is_initial = True
@@ -128,7 +101,7 @@ class Lifecycle:
         for version in self.found:
             if (version.name, version.version) in have and version.error is None:
                 continue
-            if not self._is_chosen(version.name):
+            if not self.is_chosen(version.name):
                 rows.append([version.name, str(version.version), UNLOADED, False])
             elif version.error is not None:
                 # Clients read the reason: where the repository lies is not theirs to know.
@@ -147,11 +120,12 @@ class Lifecycle:
             for label, version in source.labels
         }
 
-    def _is_chosen(self, name: str) -> bool:
+    def is_chosen(self, name: str) -> bool:
+        """Whether the model is to serve, if it is there."""
         return self._chosen is None or name in self._chosen
 
     def _wanted(self) -> list[ModelVersion]:
-        return [version for version in self.found if self._is_chosen(version.name)]
+        return [version for version in self.found if self.is_chosen(version.name)]
 
     def _is_usable(self, version: ModelVersion) -> bool:
         return version.error is None and version.name not in self._held
@@ -235,13 +209,35 @@ class Lifecycle:
         self.decide()
         return is_waiting
 
-    def _look_at(self, name: str) -> set[str]:
+    def is_held(self, name: str) -> bool:
+        """Whether the model waits until another is gone; "": whether any does."""
+        return bool(self._held) if not name else name in self._held
+
+    def give_config(self, name: str, config: Document | None) -> None:
+        """What takes the place of the model's config.pbtxt, None: nothing. What was said of its files is said again."""
+        self._repository.configs.give(name, config)
+        self._logged = {key: reason for key, reason in self._logged.items() if key[0] != name}
+        self._short = {key: reason for key, reason in self._short.items() if key[0] != name}
+
+    def choose(self, name: str) -> None:
+        """The model is to serve from now on; what of it failed is tried again."""
+        if self._chosen is not None:
+            self._chosen.add(name)
+        self.decide(frozenset({name}))
+
+    def leave(self, name: str) -> None:
+        """The model is not to serve any more. For --model-control-mode explicit."""
+        assert self._chosen is not None
+        self._chosen.discard(name)
+        self.decide()
+
+    def look_at(self, name: str) -> set[str]:
         """Takes up how one model is now, if it is there; the names of all that are. Raises RepositoryError."""
         found = self._scan()
         names = {version.name for version in found}
         if name in names:
             serving = {lane.name for lane in self.served()}
-            self.found = of_model(name, self.found, found, is_wanted=self._is_chosen, serving=serving)
+            self.found = of_model(name, self.found, found, is_wanted=self.is_chosen, serving=serving)
         return names
 
     def decide(self, retry: frozenset[str] = frozenset()) -> None:
@@ -279,7 +275,7 @@ class Lifecycle:
             self._is_deciding = False
         self.moves.forget(self.served())
         self._log_refusals()
-        self._settle()
+        self.requests.settle()
 
     def _tell(self, running: Sequence[Running]) -> None:
         """Says to the workers what has no lane, and what labels stand for."""
@@ -364,7 +360,7 @@ class Lifecycle:
             and lane.group is None
             and is_placed_by_load(lane.found.config, self._config)
             and lane.name not in self._held
-            and not any(name in ("", lane.name) for name, _ in self._waiting)
+            and not self.requests.is_about(lane.name)
             and all(
                 not other.is_retired and other.arena.model_state == MODEL_READY and other.version != lane.version
                 for other in self.lanes
@@ -427,7 +423,7 @@ class Lifecycle:
         """Its model cannot be loaded, not again if it was served: other files may lie where it came from."""
         if lane.was_ready and self._config.model_control_mode != POLL:
             with contextlib.suppress(RepositoryError):
-                self._look_at(lane.name)
+                self.look_at(lane.name)
         self.decide()
 
     def on_bell(self) -> None:
@@ -439,142 +435,3 @@ class Lifecycle:
             if lane.was_ready and not was_ready and not lane.is_initial:
                 log.info("model_ready", model=lane.name, version=lane.version, lane=lane.number)
         self.decide()
-
-    # -- requests for a change
-
-    def ask(self, call: str, arguments: Document, done: Done) -> None:
-        """`load`, `unload`, `reload` or `configure`; done(Answer) follows when every worker acts accordingly."""
-        name = arguments["name"]
-        if self._is_ending:
-            done(_ENDING)
-        elif call == "configure":
-            self._configure(from_rows(arguments["sources"]), done)
-        elif call == "reload":
-            reason = self.refresh(frozenset(version.name for version in self.found))
-            if reason:
-                done(Answer(INTERNAL, f"the repository cannot be read: {reason}"))
-            else:
-                self._wait_for("", done)
-        elif self._config.model_control_mode != EXPLICIT:
-            done(
-                Answer(
-                    UNAVAILABLE,
-                    "explicit model load / unload is not allowed if polling is enabled; this server runs with "
-                    f"--model-control-mode {self._config.model_control_mode}; start the server with "
-                    "--model-control-mode explicit",
-                )
-            )
-        elif call == "load":
-            self._load(name, arguments.get("config"), done)
-        else:
-            self._unload(name, done)
-
-    def end_waiting(self) -> None:
-        """The server ends: nobody waits for models any more."""
-        self._is_ending = True
-        waiting, self._waiting = self._waiting, []
-        for _, done in waiting:
-            done(_ENDING)
-
-    def _configure(self, sources: tuple[ModelSource, ...], done: Done) -> None:
-        """Other sources take the place of those there are. Only places beside those that the operator named."""
-        if any(source.name is None for source in self._repository.sources):
-            done(Answer(UNIMPLEMENTED, "this server was not started with named models: see --model_config_file"))
-            return
-        allowed = {source.path.parent.resolve() for source in self._first_sources}
-        for source in sources:
-            if source.path.parent.resolve() not in allowed:
-                done(
-                    Answer(
-                        INVALID_ARGUMENT,
-                        f"base_path of {source.name!r}: expected a directory beside those that the server was started "
-                        "with",
-                    )
-                )
-                return
-        before, self._repository.sources = self._repository.sources, sources
-        reason = self.refresh()
-        if reason:
-            self._repository.sources = before
-            self.refresh()
-            done(Answer(INVALID_ARGUMENT, f"the models cannot be read: {reason}"))
-            return
-        self._wait_for("", done)
-
-    def _load(self, name: str, config: Document | None, done: Done) -> None:
-        assert self._chosen is not None
-        self._repository.configs.give(name, config)
-        self._logged = {key: reason for key, reason in self._logged.items() if key[0] != name}
-        self._short = {key: reason for key, reason in self._short.items() if key[0] != name}
-        try:
-            known = self._look_at(name)
-        except RepositoryError as error:
-            log.error("repository_unreadable", reason=str(error))
-            # Where the repository lies is not the clients' to know.
-            text = f"failed to load '{name}', failed to poll from model repository: it cannot be read, the log says why"
-            done(Answer(INTERNAL, text))
-            return
-        if name not in known:
-            others = there_is(name, known)
-            done(Answer(INTERNAL, f"failed to load '{name}', failed to poll from model repository" + others))
-            return
-        self._chosen.add(name)
-        self._waiting.append((name, functools.partial(self._confirm, done)))
-        self.decide(frozenset({name}))
-
-    def _unload(self, name: str, done: Done) -> None:
-        known = {version.name for version in self.found} | {lane.name for lane in self.lanes}
-        if name not in known:
-            text = f"failed to unload '{name}', no such model in the repository"
-            done(Answer(NOT_FOUND, text + there_is(name, known)))
-            return
-        assert self._chosen is not None
-        self._chosen.discard(name)
-        self.decide()
-        self._confirm(done, Answer())
-
-    def _wait_for(self, name: str, done: Done) -> None:
-        self._waiting.append((name, functools.partial(self._confirm, done)))
-        self._settle()
-
-    def _confirm(self, done: Done, answer: Answer) -> None:
-        """Every worker acts on messages in their order: when it has seen this one, it has seen those before it."""
-        self._workers.tell({"kind": "confirm"}, then=functools.partial(done, answer))
-
-    def _settle(self) -> None:
-        """Answers those who wait for models that are decided."""
-        for name, done in list(self._waiting):
-            if self._held and (not name or name in self._held):
-                continue
-            lanes = [lane for lane in self.served() if name in ("", lane.name)]
-            if any(lane.arena.model_state == MODEL_LOADING for lane in lanes):
-                continue
-            self._waiting.remove((name, done))
-            done(self._verdict(name))
-
-    def _verdict(self, name: str) -> Answer:
-        if not name:
-            return Answer()
-        if not self._is_chosen(name):
-            return Answer(INVALID_ARGUMENT, f"load failed for model '{name}': it was unloaded meanwhile")
-        reasons = []
-        for version in self.found:
-            if version.name != name:
-                continue
-            lanes = [
-                lane
-                for lane in self.served()
-                if (lane.name, lane.version, lane.found.files) == (name, version.version, version.files)
-            ]
-            if version.error is not None:
-                reasons.append(f"version {version.version}: {version.error.replace(f'{version.path.parent}/', '')}")
-            elif lanes and lanes[-1].arena.model_state == MODEL_FAILED:
-                reasons.append(f"version {version.version}: {lanes[-1].arena.model_reason}")
-        if reasons:
-            return Answer(INVALID_ARGUMENT, f"load failed for model '{name}': {'; '.join(reasons)}")
-        return Answer()
-
-
-def answer_document(ask: int, answer: Answer) -> Document:
-    """The message that tells a worker how its request ended."""
-    return {"kind": "answer", "ask": ask, "code": answer.code, "text": answer.text}

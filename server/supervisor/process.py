@@ -21,12 +21,13 @@ from server.errors import ConfigurationError
 from server.models.repository import ModelVersion, RepositoryError
 from server.models.settling import SETTLE_NS
 from server.models.sources import Repository
-from server.option_values import AUTO, CPU, FASTEST, devices_of
+from server.option_values import ALL_MODELS, AUTO, CPU, EXPLICIT, FASTEST, NONE, POLL, devices_of
 from server.supervisor import announce, trial
+from server.supervisor.answers import Answer, answer_document
 from server.supervisor.children import Child
 from server.supervisor.executors import GRACE_NS, Executors
 from server.supervisor.lanes import MODEL_FAILED, MODEL_READY, Lane, executor_plan, plan_values
-from server.supervisor.lifecycle import ALL_MODELS, EXPLICIT, NONE, POLL, Answer, Lifecycle, answer_document
+from server.supervisor.lifecycle import Lifecycle
 from server.supervisor.listeners import bound, open_all_listeners
 from server.supervisor.loop import Loop
 from server.supervisor.placer import Placer
@@ -366,7 +367,7 @@ class Supervisor:
             elif subject == "setting":
                 self.settings.ask(call, document, done)
             else:
-                self.models.ask(call, document, done)
+                self.models.requests.ask(call, document, done)
 
     def on_lane_failed(self, lane: Lane) -> None:
         self._announce()
@@ -411,7 +412,7 @@ class Supervisor:
         self.control.draining = True
         self.control.stopping = 1
         self._close_listeners()
-        self.models.end_waiting()
+        self.models.requests.end()
         self.ring_everybody()
         self.loop.after(int(self.config.drain_timeout_s * 1e9), self._kill_workers)
         if not self.workers:

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from server.supervisor.lifecycle import ALREADY_EXISTS, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, Answer
+from server.supervisor.answers import ALREADY_EXISTS, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, Answer
 from server.supervisor.workers import Workers
 
 #: Where shm_open keeps its objects.

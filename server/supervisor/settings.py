@@ -14,7 +14,7 @@ from server import log
 from server._fast.layout import Control
 from server.channel import Document
 from server.protocol import log_settings, trace_settings
-from server.supervisor.lifecycle import RESOURCE_EXHAUSTED, Answer
+from server.supervisor.answers import RESOURCE_EXHAUSTED, Answer
 from server.supervisor.workers import Workers
 
 #: TRACE_CELLS of layout.h, of which the first is the server's.
