@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from server.executor.backend import (
     Run,
     TensorBuffer,
 )
+from server.executor.piped import piped
 from server.executor.run_failures import Failure, failure_of
 from server.models.model_config import DEFAULT_SESSION, SessionSettings
 from server.models.providers import CPU_PROVIDER, CUDA, TENSORRT, of_device
@@ -81,10 +83,16 @@ class OnnxBackend:
     """One InferenceSession; Run is thread-safe, so all instances of a process share it and its weights."""
 
     def __init__(
-        self, path: Path, *, intra_op_threads: int, settings: SessionSettings = DEFAULT_SESSION, device: str = AUTO
+        self,
+        path: Path,
+        *,
+        intra_op_threads: int,
+        settings: SessionSettings = DEFAULT_SESSION,
+        device: str = AUTO,
+        is_whole: bool = False,
     ) -> None:
         """Loads `path` on `device` (--device), unless its settings name providers. Raises LoadError. Threads never
-        spin: an idle model costs nothing.
+        spin: an idle model costs nothing. is_whole: no part of the model is in other files.
         """
         options = _session_options(settings)
         options.intra_op_num_threads = intra_op_threads
@@ -96,7 +104,9 @@ class OnnxBackend:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         self._choice = providers.choose(ort, settings.providers, device)
         try:
-            self._session = _session(path, options, self._choice, intra_op_threads)
+            # Other providers may want to know where the model lies.
+            with piped(path) if is_whole and not self._choice.wanted else nullcontext(path) as source:
+                self._session = _session(source, options, self._choice, intra_op_threads)
         except Exception as error:
             raise LoadError(client_text(error)) from error
         providers.verify(self._choice, self._session.get_providers())

@@ -249,7 +249,7 @@ def _load_on(
     settings = dataclasses.replace(plan.session, providers=place.providers)
     session = functools.partial(OnnxBackend, plan.path, intra_op_threads=plan.intra_op_threads, settings=settings)
     chosen = _device(plan, place, lambda device: session(device=device), inputs, outputs)
-    loaded = session(device=chosen.device)
+    loaded = session(device=chosen.device, is_whole=len(plan.files) == 1)
     if not plan.is_trial:
         _tell_where(plan, loaded.assignment)
     backend: Backend = loaded
