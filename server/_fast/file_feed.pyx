@@ -1,9 +1,9 @@
 """Fills a pipe from a file without the interpreter.
 
-Whoever reads from the pipe may hold the interpreter's lock meanwhile, as some builds of ONNX Runtime do while they load a
-model: nothing here waits for it once it has begun. Pages of the file go into the pipe by splice(), or are copied where a
-file system or a sandbox has no splice(). Owns none of the descriptors but the pipe's end, which it closes. One thread for each
-call; O(bytes), the pipe holds 64 KiB.
+Whoever reads from the pipe may hold the interpreter's lock meanwhile, as some builds of ONNX Runtime do while they load
+a model: nothing here waits for it once it has begun. Pages of the file go into the pipe by splice(), or are copied
+where a file system or a sandbox has no splice(). Owns none of the descriptors but the pipe's end, which it closes. One
+thread for each call; O(bytes), the pipe holds 64 KiB.
 """
 
 from libc.errno cimport EINTR, EINVAL, ENOSYS, EPIPE, errno
