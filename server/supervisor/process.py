@@ -98,9 +98,10 @@ def run(config: ServeConfig) -> int:
 
 
 def _look_at(config: ServeConfig, found: Sequence[ModelVersion], said: Sequence[ModelVersion] = ()) -> int:
-    """Says what cannot be served, beyond what was said; the exit status if that is everything."""
+    """Says what was asked for and cannot be served, beyond what was said; the exit status if that is everything."""
+    is_every = config.model_control_mode != EXPLICIT or ALL_MODELS in config.load_model
     for version in found:
-        if version.error is not None and version not in said:
+        if version.error is not None and version not in said and (is_every or version.name in config.load_model):
             log.error("model_refused", model=version.name, version=version.version, reason=version.error)
     if config.model_control_mode == EXPLICIT:
         known = {version.name for version in found}
@@ -205,7 +206,8 @@ class Supervisor:
             self.exit_status = EXIT_BAD_MODEL
             self._stop_workers()
             return
-        announce.ready(self.config, lanes, self.models.found, ports, self.started_ns)
+        wanted = [version for version in self.models.found if self.models.is_chosen(version.name)]
+        announce.ready(self.config, lanes, wanted, ports, self.started_ns)
         log.info("ready", version=__version__, models=len(lanes), ports=ports, host=self.config.host)
 
     # -- what workers and executors need

@@ -45,6 +45,8 @@ def server(repository: Path, uds: str) -> Iterator[Server]:
 
 def test_models_come_and_go(server: Server) -> None:
     url = ("--url", server.url)
+    # What nobody has asked for is nobody's trouble, broken or not.
+    assert "broken" not in server.log() + server.output()
     assert headrace("load", "second", *url) == (0, "loaded second version 1: READY\n", "")
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
     for _ in range(3):
