@@ -255,8 +255,11 @@ class Lifecycle:
                     Running(lane.number, lane.name, lane.version, place_key(lane), _STATES[lane.arena.model_state])
                     for lane in self.served()
                 ]
-                # Labels first: they may stand for what is retired now.
-                self._tell(running)
+                # Before the actions: labels may stand for what is retired now, and what has a reason or a lane before
+                # or after them has one in between.
+                ready = {(lane.name, lane.version) for lane in running if lane.state == lifecycle.READY}
+                self._labels = lifecycle.labels_in_effect(self._labels_said(), self._labels, ready)
+                self._tell(_united(self.others(), self._told[0] if self._told else []))
                 wanted = [
                     Wanted(one.name, one.version, self.moves.wanted(one), self._is_usable(one))
                     for one in self._wanted()
@@ -273,15 +276,14 @@ class Lifecycle:
                 retry = frozenset()
         finally:
             self._is_deciding = False
+        self._tell(self.others())
         self.moves.forget(self.served())
         self._log_refusals()
         self.requests.settle()
 
-    def _tell(self, running: Sequence[Running]) -> None:
+    def _tell(self, others: list[list[object]]) -> None:
         """Says to the workers what has no lane, and what labels stand for."""
-        ready = {(lane.name, lane.version) for lane in running if lane.state == lifecycle.READY}
-        self._labels = lifecycle.labels_in_effect(self._labels_said(), self._labels, ready)
-        told = (self.others(), self.labels())
+        told = (others, self.labels())
         if told != self._told:
             self._told = told
             self._workers.tell({"kind": "others", "models": told[0], "labels": told[1]})
@@ -435,3 +437,9 @@ class Lifecycle:
             if lane.was_ready and not was_ready and not lane.is_initial:
                 log.info("model_ready", model=lane.name, version=lane.version, lane=lane.number)
         self.decide()
+
+
+def _united(rows: list[list[object]], before: list[list[object]]) -> list[list[object]]:
+    """Rows of others(), and those of versions that are not among them any more."""
+    versions = {tuple(row[:2]) for row in rows}
+    return rows + [row for row in before if tuple(row[:2]) not in versions]

@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from tests.support.faults import wait_until
 from tests.support.onnx_writer import identity, write_repository
 from tests.support.server import Answer, Server, running
+from tests.support.wire import Wire, infer
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +34,42 @@ def replace(repository: Path, content: bytes) -> None:
 def state(server: Server) -> tuple[str, str]:
     (row,) = (row for row in server.post("/v2/repository/index", {}).json() if row["name"] == "m")
     return row["state"], row["reason"]
+
+
+@contextmanager
+def asked(server: Server) -> Iterator[set[int]]:
+    """Somebody asks all the time; the statuses of the answers."""
+    statuses: set[int] = set()
+    is_over = threading.Event()
+
+    def ask_on() -> None:
+        with Wire(server.host, server.port) as wire:
+            while not is_over.is_set():
+                statuses.add(wire.send(infer("m", "x", "FP32", [1, 4], [1, 2, 3, 4])).answer().status)
+
+    asker = threading.Thread(target=ask_on)
+    asker.start()
+    try:
+        yield statuses
+    finally:
+        is_over.set()
+        asker.join()
+
+
+def test_a_refused_model_is_never_an_unknown_one(tmp_path: Path) -> None:
+    """Not in the moment either in which it is refused, or has a lane again."""
+    good = identity("FP32", (-1, 4))
+    write_repository(tmp_path, {"m": good})
+    with running(tmp_path, "--workers", "1") as server, asked(server) as statuses:
+        for _ in range(4):
+            replace(tmp_path, good[:-1])
+            (pid,) = server.pids("executor")
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: "model.onnx is not a readable ONNX file" in state(server)[1], "the refusal")
+            replace(tmp_path, good)
+            server.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: state(server)[0] == "READY", "the model")
+    assert statuses == {200, 503}
 
 
 @pytest.mark.parametrize("executors", ["per-model", "shared"])
